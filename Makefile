@@ -1,0 +1,42 @@
+# Everything runs in .venv, made on first use from any Python >= 3.11: `make demo PYTHON=python3.12`.
+PYTHON ?= python3
+BIN := .venv/bin
+# The pins are those the results were measured with; newer Pythons take the newest allowed.
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+# One BLAS thread: results are equal to the bit only then, and the processes share the cores anyhow.
+export OPENBLAS_NUM_THREADS ?= 1
+export OMP_NUM_THREADS ?= 1
+
+.PHONY: demo test lint format proto bench clean
+
+.venv/ready: pyproject.toml requirements.lock
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Pointsman needs Python 3.11 or newer: make PYTHON=python3.12")'
+	$(PYTHON) -m venv .venv
+	$(PIP) --constraint requirements.lock --editable '.[dev]'
+	touch $@
+
+demo: .venv/ready  ## a server, a fleet of agents, and what was saved
+	$(BIN)/pointsman demo
+
+test: .venv/ready  ## the whole suite
+	$(BIN)/python -m pytest
+
+lint: .venv/ready  ## ruff, mypy strict, stubs up to date, buf
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python proto/generate.py --check
+	if command -v npx >/dev/null; then $(BIN)/python proto/generate.py --lint; else echo "no npx: buf lint left out"; fi
+
+format: .venv/ready
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+proto: .venv/ready  ## stubs from the protos
+	$(BIN)/python proto/generate.py
+
+bench: .venv/ready  ## ratios measured side by side, appended to tests/benchmarks/history.jsonl
+	$(BIN)/python -m tests.benchmarks
+
+clean:
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache dist

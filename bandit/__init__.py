@@ -1,0 +1,1 @@
+"""The mathematics of Pointsman: pure functions of their arguments, with no I/O, clock or hidden randomness."""

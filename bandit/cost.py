@@ -1,0 +1,220 @@
+"""Cost: what a session uses, learned apart from what that costs today.
+
+Usage is counted in millions of tokens. Its logarithm is a Bayesian linear regression on the context, pooled across
+arms (see `prior`), with the number of attempts so far as a feature: a session that one arm failed on is a longer one.
+
+    E[dollars of arm k] = P(not free) x exp(mu_k(x)) x smear_k x price index_k
+
+where smear_k is the arm's mean of exp(residual), shrunk to the pool's and capped (Duan 1983), and the price index is
+the mean price of one of its tokens. Because prices enter only here, a price change counts at the next decision.
+Where an attempt reports dollars and no tokens, the tokens that those dollars would have bought stand for them; a
+router without prices works in dollars throughout.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from scipy import linalg
+
+from bandit.prior import Spread, WeightPrior
+from bandit.rows import Rows
+from bandit.scores import WeightPosterior
+from bandit.session import AttemptRow
+from bandit.types import Price
+
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+
+SPREADS = {
+    "1": Spread(shared=2.0, own=0.8),
+    "c": Spread(shared=0.8, own=0.4),
+    "many": Spread(shared=0.5, own=0.2),
+    "f": Spread(shared=0.4, own=0.2),
+    "n": Spread(shared=0.4, own=0.2),
+    "t": Spread(shared=0.2, own=0.08),
+    "e": Spread(shared=0.2, own=0.1),
+}
+_ATTEMPT = Spread(shared=0.4, own=0.02)
+ATTEMPT_COLUMNS = 2
+"""Columns added to the context: whether this is at least the second attempt, and at least the third."""
+
+_SHARES = (0.10, 0.03, 0.87)
+"""Typical shares of input, output and cached tokens in an agent's session: what a price index weighs by."""
+PRIOR_NOISE = 0.9
+"""Spread of the log usage around its mean, before there is data."""
+_NOISE_WEIGHT = 10.0
+"""Attempts that the prior noise counts for."""
+_SMEAR_WEIGHT = 20.0
+"""Attempts that the pool's smear counts for in an arm's."""
+_LARGEST_RESIDUAL = 3.0
+"""Residuals are capped at so many spreads when smeared, so that one monster session does not move an arm's price."""
+_FREE_PRIOR = (0.05, 4.95)
+"""Beta prior of an arm's share of attempts that cost nothing."""
+
+
+def price_index(price: Price | None) -> float:
+    """Dollars per million tokens of a typical session; 1 where no price is known, so that usage is in dollars."""
+    return 1.0 if price is None else _paid(price, *_SHARES)
+
+
+def _paid(price: Price, input_tokens: float, output_tokens: float, cached_tokens: float) -> float:
+    """Dollars for so many millions of tokens of each kind."""
+    cached_usd = price.input_usd if price.cached_usd is None else price.cached_usd
+    return input_tokens * price.input_usd + output_tokens * price.output_usd + cached_tokens * cached_usd
+
+
+def dollars(row: AttemptRow, price: Price | None) -> float | None:
+    """What an attempt cost: as reported, or from its tokens at the given price; None where neither is known."""
+    if row.cost_usd is not None or row.usage is None or price is None:
+        return row.cost_usd
+    u = row.usage
+    return _paid(price, u.input_tokens, u.output_tokens, u.cached_tokens) / 1e6
+
+
+def usage_of(row: AttemptRow) -> float:
+    """Millions of index tokens an attempt used: its dollars over its price index then; NaN where unknown.
+
+    An arm whose price is 0 costs nothing whatever it uses, so its tokens count as they are.
+    """
+    price = next((offer.price for offer in row.decision.situation.offers if offer.arm == row.arm), None)
+    paid, index = dollars(row, price), price_index(price)
+    if paid is not None and index > 0.0:
+        return paid / index
+    if row.usage is not None:
+        return row.usage.total / 1e6
+    return 0.0 if paid == 0.0 else float("nan")
+
+
+def with_attempt(x: Floats, attempt: npt.NDArray[np.int64]) -> Floats:
+    """Contexts with the attempt's columns appended, shape (n_rows, n_columns + ATTEMPT_COLUMNS)."""
+    return np.hstack([x, (attempt >= 2)[:, None], (attempt >= 3)[:, None]])
+
+
+def column_spreads_with_attempt(spreads: list[Spread]) -> list[Spread]:
+    """The columns' spreads with those of the attempt's columns appended."""
+    return [*spreads, *[_ATTEMPT] * ATTEMPT_COLUMNS]
+
+
+@dataclass(frozen=True, kw_only=True)
+class UsageSums:
+    """Sufficient statistics of the regression, additive over rows: all that old rows need leave behind."""
+
+    square: Floats
+    """X'X of each arm, shape (n_arms, n_columns, n_columns)."""
+    cross: Floats
+    """X'y of each arm, shape (n_arms, n_columns)."""
+    total: Floats
+    """Rows, y'y and free rows of each arm, shape (n_arms, 3)."""
+
+    @classmethod
+    def of(cls, rows: Rows, x: Floats, n_arms: int) -> "UsageSums":
+        """Of the rows whose usage is known; `x` with the attempt's columns."""
+        width = x.shape[1]
+        sums = cls(
+            square=np.zeros((n_arms, width, width)), cross=np.zeros((n_arms, width)), total=np.zeros((n_arms, 3))
+        )
+        for k in range(n_arms):
+            mine = (rows.arm == k) & ~np.isnan(rows.usage)
+            paid = mine & (rows.usage > 0.0)
+            y = np.log(rows.usage[paid])
+            sums.square[k] = x[paid].T @ x[paid]
+            sums.cross[k] = y @ x[paid]
+            sums.total[k] = np.count_nonzero(paid), y @ y, np.count_nonzero(mine) - np.count_nonzero(paid)
+        return sums
+
+    def __add__(self, other: "UsageSums") -> "UsageSums":
+        return UsageSums(
+            square=self.square + other.square, cross=self.cross + other.cross, total=self.total + other.total
+        )
+
+    def __sub__(self, other: "UsageSums") -> "UsageSums":
+        return UsageSums(
+            square=self.square - other.square, cross=self.cross - other.cross, total=self.total - other.total
+        )
+
+    def pad(self, n_arms: int, width: int) -> "UsageSums":
+        """The same, for more arms and context columns (the attempt's columns stay last)."""
+        k, d = self.cross.shape
+        if (k, d) == (n_arms, width):
+            return self
+        own = [*range(d - ATTEMPT_COLUMNS), *range(width - ATTEMPT_COLUMNS, width)]
+        square = np.zeros((n_arms, width, width))
+        cross, total = np.zeros((n_arms, width)), np.zeros((n_arms, 3))
+        square[np.ix_(range(k), own, own)] = self.square
+        cross[np.ix_(range(k), own)] = self.cross
+        total[:k] = self.total
+        return UsageSums(square=square, cross=cross, total=total)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CostPosterior(WeightPosterior):
+    """A Gaussian over every arm's usage weights, the attempt's columns last, and the corrections to dollars."""
+
+    noise: float
+    """Spread of the log usage around its mean."""
+    smear: Floats
+    """Mean of exp(residual) by arm, shape (n_arms,)."""
+    paid: Floats
+    """Share of attempts that cost anything, shape (n_arms,)."""
+
+    def log_usage(self, x: Floats, attempt: int, novel: Ints) -> tuple[Floats, Floats]:
+        """Mean (n, n_arms) and covariance (n, n_arms, n_arms) of the log usage at n scaled contexts (n, n_columns)."""
+        return self.scores(with_attempt(x, np.full(len(x), attempt)), SPREADS["c"], novel)
+
+    def factor(self, prices: Floats) -> Floats:
+        """What exp(log usage) is multiplied by to give expected dollars, for price indices of shape (n_arms,)."""
+        return np.asarray(self.smear * self.paid * prices)
+
+    def later_attempts(self, attempt: int, count: int) -> Floats:
+        """Log of how much more each of the next `count` attempts uses than the one numbered `attempt`: (count,)."""
+        steps = self.mean[:, -ATTEMPT_COLUMNS:].mean(axis=0)
+        level = np.array([0.0, steps[0], steps[0] + steps[1]])
+        numbers = np.minimum(np.arange(attempt, attempt + count), 3) - 1
+        return np.asarray(level[numbers] - level[min(attempt, 3) - 1])
+
+
+def fit(rows: Rows, x: Floats, prior: WeightPrior, old: UsageSums) -> CostPosterior:
+    """The posterior given the window's rows, the sums of the rows before it, and the prior.
+
+    `x` are the scaled contexts with the attempt's columns. The noise is the residuals' own, shrunk to its prior.
+    """
+    n_arms, width = prior.mean.shape
+    sums = UsageSums.of(rows, x, n_arms) + old
+    fixed = prior.full_precision()
+    pull = np.einsum("jkl,lj->kj", prior.precision, prior.mean)
+    noise = PRIOR_NOISE
+    mean = prior.mean
+    covariance = fixed
+    for _ in range(2):
+        precision = fixed.copy()
+        at = np.arange(n_arms)
+        precision[at, :, at, :] += sums.square / noise**2
+        flat = precision.reshape(n_arms * width, n_arms * width)
+        factor = linalg.cho_factor(flat, lower=True)
+        mean = linalg.cho_solve(factor, (pull + sums.cross / noise**2).ravel()).reshape(n_arms, width)
+        covariance = linalg.cho_solve(factor, np.eye(len(flat))).reshape(fixed.shape)
+        fitted = np.einsum("kd,kde,ke->k", mean, sums.square, mean) - 2.0 * np.sum(mean * sums.cross, axis=1)
+        squares = float(np.sum(sums.total[:, 1] + fitted))
+        told = _NOISE_WEIGHT * PRIOR_NOISE**2 + max(squares, 0.0)
+        noise = float(np.sqrt(told / (_NOISE_WEIGHT + sums.total[:, 0].sum())))
+    a, b = _FREE_PRIOR
+    free = (a + sums.total[:, 2]) / (a + b + sums.total[:, 0] + sums.total[:, 2])
+    return CostPosterior(
+        mean=mean,
+        covariance=covariance,
+        noise=noise,
+        smear=_smear(rows, x, mean, noise),
+        paid=np.where(sums.total[:, 2] > 0, 1.0 - free, 1.0),
+    )
+
+
+def _smear(rows: Rows, x: Floats, mean: Floats, noise: float) -> Floats:
+    paid = np.nan_to_num(rows.usage) > 0.0
+    residual = np.log(rows.usage[paid]) - np.einsum("nd,nd->n", x[paid], mean[rows.arm[paid]])
+    capped = np.exp(np.minimum(residual, _LARGEST_RESIDUAL * noise))
+    count = np.bincount(rows.arm[paid], minlength=len(mean))
+    summed = np.bincount(rows.arm[paid], weights=capped, minlength=len(mean))
+    normal = float(np.exp(noise**2 / 2.0))
+    pooled = (summed.sum() + _SMEAR_WEIGHT * normal) / (count.sum() + _SMEAR_WEIGHT)
+    return np.asarray((summed + _SMEAR_WEIGHT * pooled) / (count + _SMEAR_WEIGHT))

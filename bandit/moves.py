@@ -1,0 +1,169 @@
+"""The moves of a session: what an agent's Select and Escalate become, as events.
+
+The server's engine and the simulator make the same moves through these functions and differ only in where the
+events go. A move that needs a draw is a `Step`; steps are taken together, which is quicker than one by one and gives
+the same.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NotRequired, TypedDict, Unpack
+
+from bandit.decision import Question, Vintage, decide, situate
+from bandit.errors import NoEligibleArm, Unknown
+from bandit.events import Decided, Escalated
+from bandit.session import ESCALATED, Session, check_running, on_select, require_eligible, under_rules
+from bandit.types import BarKind, Decision, EscalationReason, Features, Offer, Outcome, RouterSettings
+
+
+class _Select(TypedDict):
+    session_id: str
+    features: Features
+    offers: tuple[Offer, ...]
+    decision_id: str
+    pinned_arm: NotRequired[str]
+    cost_cap_usd: NotRequired[float | None]
+
+
+class _Escalate(TypedDict):
+    decision_id: str
+    reason: EscalationReason
+    offers: tuple[Offer, ...]
+    next_decision_id: str
+    outcome: NotRequired[Outcome | None]
+    features: NotRequired[Features | None]
+
+
+Events = tuple[Decided] | tuple[Escalated] | tuple[Escalated, Decided]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step:
+    """A move whose arm is yet to be drawn."""
+
+    question: Question
+    finish: Callable[[Decision | None, float], Events]
+    """The decision (None: the session gives up) and the probability of giving up -> the events."""
+
+
+def take(vintage: Vintage, steps: Sequence[Step]) -> list[Events]:
+    """Draws every step's arm; the events of each."""
+    decided = decide(vintage, [step.question for step in steps])
+    return [step.finish(decision, stop) for step, (decision, stop) in zip(steps, decided, strict=True)]
+
+
+def begin_select(
+    settings: RouterSettings,
+    session: Session | None,
+    *,
+    session_id: str,
+    features: Features,
+    offers: tuple[Offer, ...],
+    decision_id: str,
+    pinned_arm: str = "",
+    cost_cap_usd: float | None = None,
+) -> Decision | Step:
+    """The running decision where the session sticks to it, else the step to a new attempt.
+
+    `decision_id` is the id of the new decision, if one is made. A pinned arm overrides every rule but retirement,
+    missing capabilities and unavailability.
+    Raises Unknown for a pinned arm that is not among the offers, NoEligibleArm and WrongOrder.
+    """
+    if pinned_arm:
+        _require_takeable(pinned_arm, offers)
+    begin = on_select(session, offers, pinned_arm)
+    if isinstance(begin, Decision):
+        return begin
+    situation = situate(
+        settings,
+        session,
+        session_id=session_id,
+        features={**session.features, **features} if session is not None else features,
+        offers=offers,
+        leaving=begin.left,
+        cost_cap_usd=cost_cap_usd,
+    )
+    if not pinned_arm:
+        require_eligible(situation.offers)
+
+    def finish(decision: Decision | None, _stop: float) -> Events:
+        assert decision is not None, "only an alarm allows giving up"
+        return (Decided(decision=decision, left=begin.left),)
+
+    question = Question(situation=situation, decision_id=decision_id, reason=begin.reason, pinned_arm=pinned_arm)
+    return Step(question=question, finish=finish)
+
+
+def begin_escalate(
+    settings: RouterSettings,
+    session: Session,
+    *,
+    decision_id: str,
+    reason: EscalationReason,
+    offers: tuple[Offer, ...],
+    next_decision_id: str,
+    outcome: Outcome | None = None,
+    features: Features | None = None,
+) -> Step | tuple[Escalated]:
+    """The step out of the running attempt, which `decision_id` must name: its second event begins the next one.
+
+    Without a second the session is exhausted: no arm is left, or none is worth its price. The rules of the request
+    that began the attempt go on to hold.
+    Raises WrongOrder where the decision is stale, exhausted or final.
+    """
+    left_situation = check_running(session, decision_id).decision.situation
+    changed = features or {}
+    situation = situate(
+        settings,
+        session,
+        session_id=session.session_id,
+        features={**session.features, **changed},
+        offers=under_rules(left_situation.offers, offers),
+        leaving=reason,
+        cost_cap_usd=left_situation.cost_cap_usd,
+    )
+
+    def finish(decision: Decision | None, stop_propensity: float) -> tuple[Escalated] | tuple[Escalated, Decided]:
+        left = Escalated(
+            decision_id=decision_id,
+            reason=reason,
+            outcome=outcome or Outcome(),
+            features=changed,
+            next_decision_id=decision.decision_id if decision is not None else "",
+            stop_propensity=stop_propensity,
+        )
+        return (left,) if decision is None else (left, Decided(decision=decision))
+
+    if all(offer.bar is not None for offer in situation.offers):
+        ended = finish(None, 1.0)
+        assert len(ended) == 1
+        return ended
+    question = Question(situation=situation, decision_id=next_decision_id, reason=ESCALATED[reason], may_end=True)
+    return Step(question=question, finish=finish)
+
+
+def select(
+    settings: RouterSettings, vintage: Vintage, session: Session | None, **asked: Unpack[_Select]
+) -> Decided | Decision:
+    """`begin_select` and its step, for one session by itself."""
+    begun = begin_select(settings, session, **asked)
+    if isinstance(begun, Decision):
+        return begun
+    ((event, *_),) = take(vintage, [begun])
+    assert isinstance(event, Decided)
+    return event
+
+
+def escalate(settings: RouterSettings, vintage: Vintage, session: Session, **asked: Unpack[_Escalate]) -> Events:
+    """`begin_escalate` and its step, for one session by itself."""
+    begun = begin_escalate(settings, session, **asked)
+    return take(vintage, [begun])[0] if isinstance(begun, Step) else begun
+
+
+def _require_takeable(arm: str, offers: Sequence[Offer]) -> None:
+    """Raises Unknown or NoEligibleArm where a pinned arm cannot serve at all."""
+    offer = next((offer for offer in offers if offer.arm == arm), None)
+    if offer is None:
+        raise Unknown("pinned_arm", "arm", arm)
+    if offer.bar is not None and offer.bar.kind is not BarKind.POLICY:
+        raise NoEligibleArm({arm: offer.bar.why})

@@ -1,0 +1,321 @@
+"""The state machine of one session, as a fold over its events.
+
+The engine, the learner and anybody who reads the log rebuild a session with the same `apply`, so they cannot
+disagree about which attempt is running or which revision of an outcome counts.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import TypeAlias
+
+import msgspec
+
+from bandit.errors import NoEligibleArm, WrongOrder
+from bandit.events import Decided, Escalated, Event, Rewarded
+from bandit.types import (
+    Bar,
+    BarKind,
+    Decision,
+    EscalationReason,
+    Features,
+    Offer,
+    Outcome,
+    SelectReason,
+    Usage,
+)
+
+OUTCOME_FIELDS = ("success", "cost_usd", "usage", "latency_seconds", "served_arm")
+
+
+Rank: TypeAlias = tuple[int, int]
+"""A report's revision and its place among the session's events: the higher of two ranks is the one that counts."""
+
+
+class Revised(msgspec.Struct, frozen=True):
+    """An outcome merged from revisions, and for each field the rank of the report it came from."""
+
+    outcome: Outcome = Outcome()
+    ranks: dict[str, Rank] = {}
+
+    def merge(self, news: Outcome, rank: Rank) -> "Revised":
+        """Per field the highest revision that carries it wins; ties go to the later one."""
+        won = {
+            field: value
+            for field in OUTCOME_FIELDS
+            if (value := getattr(news, field)) is not None and rank >= self.ranks.get(field, rank)
+        }
+        if not won:
+            return self
+        return Revised(msgspec.structs.replace(self.outcome, **won), {**self.ranks, **dict.fromkeys(won, rank)})
+
+
+class Attempt(msgspec.Struct, frozen=True, kw_only=True):
+    """One attempt: its decision, why it was left (None while it runs or where it ended the session), its outcome."""
+
+    decision: Decision
+    left: EscalationReason | None = None
+    reported: Revised = Revised()
+
+
+class AttemptRow(msgspec.Struct, frozen=True, kw_only=True):
+    """What an attempt teaches. A learner reads nothing else.
+
+    `success` is the truth where it was told. Without it an `alarm` says that the attempt was thought failed, and a
+    `quiet` end that it was thought good.
+    """
+
+    decision: Decision
+    arm: str
+    """The arm that served (the decided one unless it was overridden)."""
+    alarm: bool
+    quiet: bool = False
+    """It ended the session and no alarm was raised."""
+    success: float | None
+    cost_usd: float | None
+    usage: Usage | None
+
+    @property
+    def teaches(self) -> bool:
+        """Whether there is anything to learn from it yet."""
+        return (
+            self.alarm or self.quiet or self.success is not None or self.cost_usd is not None or self.usage is not None
+        )
+
+
+class SessionChange(msgspec.Struct, frozen=True, kw_only=True):
+    """A session's rows before and after a block of events; `before` is empty where it had taught nothing yet."""
+
+    session_id: str
+    before: tuple[AttemptRow, ...]
+    after: tuple[AttemptRow, ...]
+
+
+class Session(msgspec.Struct, frozen=True, kw_only=True):
+    """One piece of agent work. The last attempt runs unless it was left, exhausted or made final."""
+
+    session_id: str
+    features: Features = {}
+    attempts: tuple[Attempt, ...] = ()
+    reported: Revised = Revised()
+    """What was reported for the session as a whole: success is the last attempt's, cost and usage are totals."""
+    revision: int = 0
+    """The highest revision so far."""
+    reports: int = 0
+    """Outcomes reported so far, by Escalate and Reward."""
+    exhausted: bool = False
+    final: bool = False
+
+    @property
+    def running(self) -> Attempt | None:
+        """The attempt that a sticky Select returns, or None."""
+        if self.exhausted or self.final or not self.attempts or self.attempts[-1].left is not None:
+            return None
+        return self.attempts[-1]
+
+    def index_of(self, decision_id: str) -> int | None:
+        """Position of the attempt that the decision began, or None."""
+        for i in range(len(self.attempts) - 1, -1, -1):
+            if self.attempts[i].decision.decision_id == decision_id:
+                return i
+        return None
+
+    def outcome(self, i: int) -> Outcome:
+        """The outcome of attempt `i`, the session's own report shared out.
+
+        The session's success is the last attempt's, and its cost and usage less those of the other attempts are
+        the last attempt's, never below 0.
+        """
+        own, whole = self.attempts[i].reported, self.reported
+        if i != len(self.attempts) - 1 or not whole.ranks:
+            return own.outcome
+        taken: dict[str, object] = {
+            field: getattr(whole.outcome, field)
+            for field, rank in whole.ranks.items()
+            if rank >= own.ranks.get(field, rank)
+        }
+        others = [attempt.reported.outcome for attempt in self.attempts[:-1]]
+        if "cost_usd" in taken and whole.outcome.cost_usd is not None:
+            taken["cost_usd"] = max(0.0, whole.outcome.cost_usd - sum(o.cost_usd or 0.0 for o in others))
+        if "usage" in taken and whole.outcome.usage is not None:
+            taken["usage"] = _less(whole.outcome.usage, [o.usage for o in others if o.usage is not None])
+        return msgspec.structs.replace(own.outcome, **taken)
+
+    def rows(self) -> tuple[AttemptRow, ...]:
+        """What the session's attempts teach, in order; attempts that teach nothing yet are left out.
+
+        Leaving for another reason than an alarm censors the attempt's success and keeps its cost.
+        """
+        rows = []
+        for i, attempt in enumerate(self.attempts):
+            outcome = self.outcome(i)
+            censored = attempt.left is not None and not attempt.left.is_alarm
+            row = AttemptRow(
+                decision=attempt.decision,
+                arm=outcome.served_arm or attempt.decision.arm,
+                alarm=attempt.left is not None and attempt.left.is_alarm,
+                quiet=attempt.left is None and self.final,
+                success=None if censored else outcome.success,
+                cost_usd=outcome.cost_usd,
+                usage=outcome.usage,
+            )
+            if row.teaches:
+                rows.append(row)
+        return tuple(rows)
+
+    def alarmed(self) -> tuple[str, ...]:
+        """Arms whose attempts here were left with an alarm, oldest first."""
+        return tuple(a.decision.arm for a in self.attempts if a.left is not None and a.left.is_alarm)
+
+
+def _less(whole: Usage, parts: Sequence[Usage]) -> Usage:
+    return Usage(
+        input_tokens=max(0.0, whole.input_tokens - sum(p.input_tokens for p in parts)),
+        output_tokens=max(0.0, whole.output_tokens - sum(p.output_tokens for p in parts)),
+        cached_tokens=max(0.0, whole.cached_tokens - sum(p.cached_tokens for p in parts)),
+    )
+
+
+def apply(session: Session | None, event: Event) -> Session | None:
+    """The session after one of its events, in sequence order; None where it still has no attempt.
+
+    Events that concern no session, and repeats of a sticky answer, change nothing.
+    """
+    match event:
+        case Decided(decision=decision, left=left):
+            session = session or Session(session_id=decision.session_id)
+            attempts = session.attempts
+            if left is not None:
+                attempts = (*attempts[:-1], msgspec.structs.replace(attempts[-1], left=left))
+            return msgspec.structs.replace(
+                session,
+                features=decision.situation.features,
+                attempts=(*attempts, Attempt(decision=decision)),
+            )
+        case Escalated() if session is not None and (i := session.index_of(event.decision_id)) is not None:
+            rank = session.revision + 1, session.reports
+            attempt = session.attempts[i]
+            ended = msgspec.structs.replace(
+                attempt, left=event.reason, reported=attempt.reported.merge(event.outcome, rank)
+            )
+            return msgspec.structs.replace(
+                session,
+                attempts=(*session.attempts[:i], ended, *session.attempts[i + 1 :]),
+                features={**session.features, **event.features},
+                revision=rank[0],
+                reports=session.reports + 1,
+                exhausted=not event.next_decision_id,
+            )
+        case Rewarded() if session is not None:
+            rank = event.revision, session.reports
+            session = msgspec.structs.replace(
+                session,
+                revision=max(session.revision, event.revision),
+                reports=session.reports + 1,
+                final=session.final or event.final,
+            )
+            if not event.decision_id:
+                return msgspec.structs.replace(session, reported=session.reported.merge(event.outcome, rank))
+            i = session.index_of(event.decision_id)
+            if i is None:
+                return session
+            attempt = session.attempts[i]
+            told = msgspec.structs.replace(attempt, reported=attempt.reported.merge(event.outcome, rank))
+            return msgspec.structs.replace(session, attempts=(*session.attempts[:i], told, *session.attempts[i + 1 :]))
+    return session
+
+
+REROUTED: Mapping[BarKind, tuple[EscalationReason, SelectReason]] = {
+    BarKind.RETIRED: (EscalationReason.UNAVAILABLE, SelectReason.REROUTED_UNAVAILABLE),
+    BarKind.UNAVAILABLE: (EscalationReason.UNAVAILABLE, SelectReason.REROUTED_UNAVAILABLE),
+    BarKind.CAPABILITY: (EscalationReason.CAPABILITY, SelectReason.REROUTED_CAPABILITY),
+    BarKind.POLICY: (EscalationReason.POLICY, SelectReason.REROUTED_POLICY),
+}
+"""What rules the running arm out -> why its attempt is left, and why the next arm was selected."""
+
+ESCALATED: Mapping[EscalationReason, SelectReason] = {
+    EscalationReason.VERIFIED_FAILURE: SelectReason.ESCALATED,
+    EscalationReason.STRUGGLING: SelectReason.ESCALATED,
+    EscalationReason.USER_REQUEST: SelectReason.ESCALATED,
+    EscalationReason.CAPABILITY: SelectReason.REROUTED_CAPABILITY,
+    EscalationReason.UNAVAILABLE: SelectReason.REROUTED_UNAVAILABLE,
+    EscalationReason.POLICY: SelectReason.REROUTED_POLICY,
+}
+"""Why an attempt was left by Escalate -> why the next arm was selected."""
+
+
+class Begin(msgspec.Struct, frozen=True, kw_only=True):
+    """A Select has to begin an attempt: why, and why the running one (if any) is left."""
+
+    reason: SelectReason
+    left: EscalationReason | None = None
+
+
+def on_select(session: Session | None, offers: Sequence[Offer], pinned_arm: str = "") -> Begin | Decision:
+    """What a Select means for the session: its running decision (sticky), or the beginning of an attempt.
+
+    `offers` are the arms under the request's rules alone: the session's own history is not yet applied to them.
+    A session leaves its arm only where that arm has become ineligible or another one is pinned.
+    Raises WrongOrder on an exhausted or final session.
+    """
+    if session is None or not session.attempts:
+        return Begin(reason=SelectReason.PINNED if pinned_arm else SelectReason.SAMPLED)
+    if session.final:
+        raise WrongOrder("the session is final")
+    if session.exhausted:
+        raise WrongOrder("the session is exhausted: no further attempt was worth its price")
+    running = session.attempts[-1].decision
+    if pinned_arm:
+        if pinned_arm == running.arm:
+            return running
+        return Begin(reason=SelectReason.PINNED, left=EscalationReason.USER_REQUEST)
+    bar = next((offer.bar for offer in offers if offer.arm == running.arm), None)
+    if bar is None or (running.reason is SelectReason.PINNED and bar.kind is BarKind.POLICY):
+        return running
+    left, reason = REROUTED[bar.kind]
+    return Begin(reason=reason, left=left)
+
+
+def check_running(session: Session, decision_id: str) -> Attempt:
+    """The running attempt, which `decision_id` must name. Raises WrongOrder where it is stale, exhausted or final."""
+    if session.final:
+        raise WrongOrder("the session is final")
+    if session.exhausted:
+        raise WrongOrder("the session is exhausted: no further attempt was worth its price")
+    running = session.attempts[-1]
+    if running.decision.decision_id != decision_id:
+        raise WrongOrder(
+            f"decision {decision_id} is stale: the session is at attempt {running.decision.attempt}, "
+            f"decision {running.decision.decision_id}"
+        )
+    return running
+
+
+def without_tried(session: Session | None, offers: tuple[Offer, ...]) -> tuple[Offer, ...]:
+    """The offers with every arm ruled out that the session has already left."""
+    if session is None:
+        return offers
+    tried = {attempt.decision.arm for attempt in session.attempts}
+    return tuple(
+        msgspec.structs.replace(offer, bar=Bar(BarKind.TRIED, "already tried in this session"))
+        if offer.arm in tried and offer.bar is None
+        else offer
+        for offer in offers
+    )
+
+
+def under_rules(before: Sequence[Offer], offers: tuple[Offer, ...]) -> tuple[Offer, ...]:
+    """The offers with those ruled out that the request behind an earlier decision had forbidden or found incapable."""
+    forbidden = {o.arm: o.bar for o in before if o.bar and o.bar.kind in (BarKind.POLICY, BarKind.CAPABILITY)}
+    if not forbidden:
+        return offers
+    return tuple(
+        msgspec.structs.replace(offer, bar=forbidden[offer.arm])
+        if offer.bar is None and offer.arm in forbidden
+        else offer
+        for offer in offers
+    )
+
+
+def require_eligible(offers: Sequence[Offer]) -> None:
+    """Raises NoEligibleArm saying why for each, where no offer is eligible."""
+    if all(offer.bar is not None for offer in offers):
+        raise NoEligibleArm({offer.arm: offer.bar.why for offer in offers if offer.bar is not None})

@@ -1,0 +1,31 @@
+"""What a failed call says, taken out of its status."""
+
+import grpc
+from google.rpc import error_details_pb2, status_pb2
+
+_DETAILS = "grpc-status-details-bin"
+
+
+def code_of(error: grpc.RpcError) -> grpc.StatusCode:
+    """The status code of a failed call; UNKNOWN where the error carries none."""
+    code = getattr(error, "code", None)
+    found = code() if callable(code) else None
+    return found if isinstance(found, grpc.StatusCode) else grpc.StatusCode.UNKNOWN
+
+
+def field_violations(error: grpc.RpcError) -> list[tuple[str, str]]:
+    """Which fields of the request were wrong, and how: `(field, description)`, in the server's order.
+
+    Read from the `google.rpc.BadRequest` in the status details of INVALID_ARGUMENT and NOT_FOUND; empty where
+    the error carries none. Works for sync and asyncio errors.
+    """
+    trailing = getattr(error, "trailing_metadata", None)
+    found = []
+    for key, value in (trailing() if callable(trailing) else None) or ():
+        if key != _DETAILS:
+            continue
+        for detail in status_pb2.Status.FromString(value).details:
+            bad = error_details_pb2.BadRequest()
+            if detail.Unpack(bad):
+                found += [(violation.field, violation.description) for violation in bad.field_violations]
+    return found

@@ -1,0 +1,118 @@
+"""Wiring: a configuration becomes a running service, which drains when it is told to end."""
+
+import asyncio
+import gc
+import logging
+import signal
+from contextlib import AsyncExitStack
+from pathlib import Path
+
+import grpc.aio
+import msgspec
+
+from pointsman.v1 import admin_pb2_grpc, events_pb2_grpc, routing_pb2_grpc
+from server import startup, web
+from server.admin import Admin
+from server.config import Config
+from server.convert.requests import Requests
+from server.engine import Engine
+from server.fold import one_blas_thread
+from server.health import Health
+from server.routers import Router
+from server.routing import Routing
+from server.rpc import register
+from server.store.epochs import EpochFiles
+from server.store.protocol import Store
+from server.store.sqlite import SqliteStore
+from server.views import Views
+
+_log = logging.getLogger(__name__)
+
+_DRAIN_SECONDS = 5.0
+
+
+class Address(msgspec.Struct, frozen=True):
+    """Where to listen; port 0 picks one."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+async def run(config: Config, *, listen: Address, http: Address, data_dir: Path) -> None:
+    """Serves until SIGTERM or SIGINT, then drains. Says on standard output when it is ready.
+
+    Raises OSError where it cannot listen, and StoreError where the data directory cannot be used.
+    """
+    one_blas_thread()
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    store = SqliteStore.open(data_dir)
+    try:
+        await _serve(config, store, listen=listen, http=http, data_dir=data_dir, stop=stop)
+    finally:
+        store.close()
+
+
+async def _serve(
+    config: Config, store: Store, *, listen: Address, http: Address, data_dir: Path, stop: asyncio.Event
+) -> None:
+    epochs = EpochFiles(data_dir)
+    routers = {router.settings.id: Router(router.settings.id) for router in config.routers}
+    fitting = startup.bring_up(config, store, epochs, routers, data_dir)
+    health = Health()
+    engine = Engine(
+        store=store,
+        epochs=epochs,
+        routers=routers,
+        cached_sessions=config.limits.cached_sessions,
+        hint=fitting.hint,
+        on_health=health.say,
+    )
+    async with AsyncExitStack() as closing:
+        reader = SqliteStore.open_reader(data_dir)
+        closing.callback(reader.close)
+        requests = Requests(config.limits)
+        routing = Routing(engine, Views(reader, epochs, routers), requests)  # type: ignore[abstract]
+        closing.callback(routing.close)
+        server = grpc.aio.server(
+            # Two servers on one port would each get half of the calls.
+            options=[("grpc.max_receive_message_length", config.limits.message_bytes), ("grpc.so_reuseport", 0)]
+        )
+        register(routing_pb2_grpc.add_RoutingServicer_to_server, routing, server)
+        register(admin_pb2_grpc.add_AdminServicer_to_server, Admin(engine, requests), server)  # type: ignore[abstract]
+        nothing_yet = events_pb2_grpc.EventsServicer()  # type: ignore[abstract]
+        register(events_pb2_grpc.add_EventsServicer_to_server, nothing_yet, server)
+        health.register(server)
+        try:
+            grpc_port = server.add_insecure_port(str(listen))
+        except RuntimeError as error:
+            raise OSError(f"cannot listen on {listen}") from error
+        pages = await web.serve(http.host, http.port, healthy=lambda: health.serving)
+        closing.callback(pages.close)
+        http_port = pages.sockets[0].getsockname()[1]
+        await fitting.start()
+        closing.push_async_callback(fitting.stop)
+        closing.push_async_callback(engine.close)
+        await server.start()
+        await health.tell(True)
+        _collect_seldom()
+        ready = f"grpc={Address(listen.host, grpc_port)} http={Address(http.host, http_port)}"
+        print(f"pointsman ready {ready}", flush=True)
+        await stop.wait()
+        _log.info("draining")
+        await health.tell(False)
+        await server.stop(_DRAIN_SECONDS)
+
+
+def _collect_seldom() -> None:
+    """Keeps the garbage collector from walking through all cached sessions again and again: pauses of 100 ms.
+
+    Next to nothing here is cyclic, so reference counts free what there is to free.
+    """
+    gc.freeze()
+    gc.set_threshold(10_000, 50, 100)

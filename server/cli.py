@@ -1,0 +1,129 @@
+"""The command line: `pointsman serve`, and the commands that other rooms bring."""
+
+import argparse
+import asyncio
+import importlib
+import ipaddress
+import logging
+import os
+import signal
+import sys
+from collections.abc import Coroutine, Sequence
+from pathlib import Path
+from typing import Any, NoReturn
+
+_ELSEWHERE = {
+    "simulate": ("sim.cli", "add_simulate", "run policies on recorded or simulated sessions"),
+    "demo": ("sim.demo", "add_demo", "a server and a fleet of simulated agents, and what was saved"),
+}
+"""Commands of other rooms: module, function that adds it to the subparsers, help. Imported only when asked for."""
+
+
+class _Parser(argparse.ArgumentParser):
+    """Bad usage is one line and exit 2."""
+
+    def error(self, message: str) -> NoReturn:
+        """Ends the program."""
+        self.exit(2, f"{self.prog}: {message}\n")
+
+
+class _UsageError(Exception):
+    """Bad usage or input, in one line."""
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs a command and returns its exit status."""
+    # grpc tells people about its forking on standard error, where they look for what went wrong.
+    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    parser = _Parser(prog="pointsman", description="Routes coding-agent sessions to the model worth its price.")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    _add_serve(commands)
+    for name, (module, function, help_text) in _ELSEWHERE.items():
+        if given[:1] == [name]:
+            getattr(importlib.import_module(module), function)(commands)
+        else:
+            commands.add_parser(name, help=help_text)
+    asked = parser.parse_args(given)
+    try:
+        return int(asked.run(asked))
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
+    except _UsageError as error:
+        print(f"pointsman {asked.command}: {error}", file=sys.stderr)
+        return 2
+
+
+def _add_serve(commands: "argparse._SubParsersAction[_Parser]") -> None:
+    serve = commands.add_parser("serve", help="run the service")
+    serve.add_argument("--config", metavar="FILE", type=Path, help="configuration in TOML (default: bundled)")
+    serve.add_argument("--listen", metavar="HOST:PORT", help="gRPC address; port 0 picks one (default 127.0.0.1:50051)")
+    serve.add_argument("--http", metavar="HOST:PORT", help="HTTP address; port 0 picks one (default 127.0.0.1:8080)")
+    serve.add_argument("--data-dir", metavar="DIR", type=Path, help="where the log is kept (default pointsman-data)")
+    serve.add_argument("--store", metavar="URL", help="another store than the data directory; not yet")
+    serve.add_argument(
+        "--insecure", action="store_true", help="allow addresses other than loopback, without TLS and authentication"
+    )
+    serve.set_defaults(run=_serve)
+
+
+def _serve(asked: argparse.Namespace) -> int:
+    # Imported here: other commands need neither grpc nor the store.
+    from server import app, config
+    from server.store.errors import StoreDamaged, StoreError
+
+    if asked.store is not None:
+        raise _UsageError("--store: only the data directory's own store is there in this version")
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
+    try:
+        configuration = config.load(asked.config)
+    except config.ConfigError as error:
+        raise _UsageError(str(error)) from error
+    service = configuration.service
+    listen = app.Address(*_address("--listen", asked.listen or service.listen, insecure=asked.insecure))
+    http = app.Address(*_address("--http", asked.http or service.http, insecure=asked.insecure))
+    data_dir = asked.data_dir if asked.data_dir is not None else Path(service.data_dir)
+    if configuration.bundled:
+        arms = len(configuration.routers[0].arms)
+        print(f"no --config: router 'default' with the bundled catalogue of {arms} arms", file=sys.stderr)
+    try:
+        _run(app.run(configuration, listen=listen, http=http, data_dir=data_dir))
+    except StoreDamaged as error:
+        print(f"pointsman serve: {data_dir}: {error}", file=sys.stderr)
+        return 3
+    except (StoreError, OSError) as error:
+        raise _UsageError(str(error)) from error
+    return 0
+
+
+def _run(service: Coroutine[Any, Any, None]) -> None:
+    """Under uvloop where there is one: a sixth less time a call."""
+    if sys.platform == "win32":
+        asyncio.run(service)
+    else:
+        import uvloop
+
+        uvloop.run(service)
+
+
+def _address(flag: str, given: str, *, insecure: bool) -> tuple[str, int]:
+    host, colon, port = given.rpartition(":")
+    host = host.removeprefix("[").removesuffix("]")
+    if not colon or not host or not port.isascii() or not port.isdigit() or int(port) > 65535:
+        raise _UsageError(f"{flag}: {given!r} is not HOST:PORT")
+    if not insecure and not _is_loopback(host):
+        raise _UsageError(f"{flag}: {host} is not loopback, and nothing guards it: give --insecure")
+    return host, int(port)
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,128 @@
+"""What the engine is asked and what it answers, in domain values: validated, and without a trace of gRPC."""
+
+from collections.abc import Mapping
+from typing import TypeAlias
+
+import msgspec
+
+from bandit.events import Escalated
+from bandit.session import Session
+from bandit.types import Arm, Decision, EscalationReason, Features, Outcome, RouterSettings
+
+
+class Select(msgspec.Struct, frozen=True, kw_only=True):
+    """Which arm takes this session?"""
+
+    router: str
+    session_id: str = ""
+    """Empty: derived from the request id, else random."""
+    request_id: str = ""
+    features: Features = {}
+    allow: frozenset[str] = frozenset()
+    deny: frozenset[str] = frozenset()
+    required_capabilities: frozenset[str] = frozenset()
+    max_cost_usd: float | None = None
+    pinned_arm: str = ""
+
+
+class Escalate(msgspec.Struct, frozen=True, kw_only=True):
+    """The running attempt is left: what next?"""
+
+    router: str
+    session_id: str = ""
+    """Empty: the session of `decision_id`."""
+    decision_id: str = ""
+    """Empty: the session's running attempt."""
+    reason: EscalationReason
+    outcome: Outcome = Outcome()
+    features: Features = {}
+
+
+class Reward(msgspec.Struct, frozen=True, kw_only=True):
+    """How an attempt (by decision_id) or a session (by session_id) went; exactly one of the two is given."""
+
+    router: str
+    decision_id: str = ""
+    session_id: str = ""
+    outcome: Outcome = Outcome()
+    metrics: Mapping[str, float] = {}
+    revision: int | None = None
+    final: bool = False
+
+
+class PutArm(msgspec.Struct, frozen=True, kw_only=True):
+    """Add an arm or replace its settings."""
+
+    router: str
+    arm: Arm
+
+
+class Choice(msgspec.Struct, frozen=True, kw_only=True):
+    """Answer to Select: a decision, and whether it stood before (`sticky`)."""
+
+    decision: Decision
+    sticky: bool = False
+
+
+class Moved(msgspec.Struct, frozen=True, kw_only=True):
+    """Answer to Escalate: how the attempt was left, and the next one; None where the session is exhausted."""
+
+    left: Escalated
+    next: Decision | None
+
+
+class Accepted(msgspec.Struct, frozen=True, kw_only=True):
+    """Answer to Reward: the revision under which it was taken."""
+
+    revision: int
+
+
+class ArmStands(msgspec.Struct, frozen=True, kw_only=True):
+    """Answer to PutArm: the arm as it is now."""
+
+    arm: Arm
+
+
+Reply: TypeAlias = Choice | Moved | Accepted | ArmStands
+
+
+class Told(msgspec.Struct, frozen=True, kw_only=True):
+    """What the log says about one attempt beyond its state: when it began, how it was left, what was measured."""
+
+    at_us: int
+    escalated: Escalated | None = None
+    """The Escalate that left it; None where it runs or where Select rerouted the session."""
+    metrics: Mapping[str, float] = {}
+    revision: int | None = None
+    """The highest revision of its outcome; None where nothing was reported."""
+
+
+class SessionView(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything known about a session; `told` has one entry an attempt."""
+
+    router: str
+    session: Session
+    told: tuple[Told, ...]
+
+
+class DecisionView(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything known about a decision, as attempt `index` of its session."""
+
+    view: SessionView
+    index: int
+    decision: Decision
+    unconfirmed: str
+    """Why the decision could not be recomputed to what was logged; empty where it was."""
+    erased: bool
+    event_json: str
+
+
+class RouterView(msgspec.Struct, frozen=True, kw_only=True):
+    """A router and how far it has learned."""
+
+    settings: RouterSettings
+    policy_version: str
+    epoch: int
+    epoch_hash: str
+    last_seq: int
+    learned_seq: int

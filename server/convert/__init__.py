@@ -1,0 +1,1 @@
+"""The only place where messages become domain values (`requests`) and domain values messages (`responses`)."""

@@ -1,0 +1,240 @@
+"""Domain values to messages."""
+
+from google.protobuf.timestamp_pb2 import Timestamp
+
+from bandit.cost import dollars
+from bandit.session import AttemptRow, Session
+from bandit.types import (
+    Arm,
+    BarKind,
+    Decision,
+    EscalationReason,
+    FeatureValue,
+    SelectReason,
+    Text,
+    Usage,
+)
+from pointsman.v1 import admin_pb2
+from pointsman.v1 import routing_pb2 as pb
+from server.commands import Choice, DecisionView, Moved, RouterView, SessionView
+
+_REASONS = {reason: pb.SelectReason.Value(f"SELECT_REASON_{reason.name}") for reason in SelectReason}
+_LEFT = {reason: pb.EscalationReason.Value(f"ESCALATION_REASON_{reason.name}") for reason in EscalationReason}
+
+
+def select_response(choice: Choice) -> pb.SelectResponse:
+    """The answer to Select: a function of the decision alone, so that a repeat gets equal bytes."""
+    decision = choice.decision
+    response = pb.SelectResponse(
+        decision_id=decision.decision_id,
+        session_id=decision.session_id,
+        arm=decision.arm,
+        propensity=decision.propensity,
+        ladder=decision.ladder,
+        reason=_REASONS[SelectReason.STICKY if choice.sticky else decision.reason],
+        attempt=decision.attempt,
+        policy_version=decision.policy_version,
+        epoch=decision.epoch,
+    )
+    _put_scores(response, decision)
+    return response
+
+
+def escalate_response(moved: Moved) -> pb.EscalateResponse:
+    """The answer to Escalate."""
+    if moved.next is not None:
+        return pb.EscalateResponse(next=select_response(Choice(decision=moved.next)))
+    return pb.EscalateResponse(exhausted=pb.Exhausted(stop_propensity=moved.left.stop_propensity))
+
+
+def get_session_response(view: SessionView) -> pb.GetSessionResponse:
+    """Everything known about a session."""
+    session = view.session
+    costs = [cost for i in range(len(session.attempts)) if (cost := _cost(session, i)) is not None]
+    stopped = view.told[-1].escalated if session.exhausted else None
+    return pb.GetSessionResponse(
+        session_id=session.session_id,
+        router=view.router,
+        attempts=[_attempt(view, i) for i in range(len(session.attempts))],
+        exhausted=session.exhausted,
+        stop_propensity=stopped.stop_propensity if stopped is not None else None,
+        final=session.final,
+        success=_success(session, len(session.attempts) - 1),
+        cost_usd=sum(costs) if costs else None,
+        ladder=session.attempts[-1].decision.ladder,
+    )
+
+
+def get_decision_response(shown: DecisionView) -> pb.GetDecisionResponse:
+    """Everything known about a decision."""
+    decision, view = shown.decision, shown.view
+    before = view.told[shown.index - 1].escalated if shown.index else None
+    response = pb.GetDecisionResponse(
+        decision_id=decision.decision_id,
+        session_id=decision.session_id,
+        router=view.router,
+        attempt=decision.attempt,
+        arm=decision.arm,
+        propensity=decision.propensity,
+        reason=_REASONS[decision.reason],
+        policy=decision.policy,
+        policy_version=decision.policy_version,
+        policy_propensity=1.0,
+        epoch=decision.epoch,
+        epoch_hash=decision.epoch_hash,
+        features={name: _feature(value) for name, value in decision.situation.features.items()},
+        ladder=decision.ladder,
+        stop_propensity=before.stop_propensity if before is not None else 0.0,
+        confirmed=not shown.unconfirmed,
+        unconfirmed_reason=shown.unconfirmed,
+        erased=shown.erased,
+        at=_timestamp(view.told[shown.index].at_us),
+        outcome=_outcome(view, shown.index),
+        event_json=shown.event_json,
+    )
+    _put_scores(response, decision)
+    return response
+
+
+def router(view: RouterView) -> admin_pb2.Router:
+    """A router with its state."""
+    settings = view.settings
+    return admin_pb2.Router(
+        id=settings.id,
+        settings=admin_pb2.RouterSettings(
+            objective=admin_pb2.Objective(value_usd=settings.objective.value_usd),
+            learning=admin_pb2.Learning(
+                alpha=settings.alpha, exploration_floor=settings.exploration_floor, draws=settings.draws
+            ),
+            max_attempts=settings.max_attempts,
+        ),
+        mode=admin_pb2.MODE_LIVE,
+        policy=settings.policy,
+        policy_version=view.policy_version,
+        epoch=view.epoch,
+        epoch_hash=view.epoch_hash,
+        last_sequence=view.last_seq,
+        learned_sequence=view.learned_seq,
+    )
+
+
+def arm(value: Arm) -> admin_pb2.Arm:
+    """An arm."""
+    message = admin_pb2.Arm(
+        id=value.id,
+        provider=value.provider,
+        capabilities=sorted(value.capabilities),
+        figures=[
+            admin_pb2.PriorFigure(
+                category=figure.category or "", success_rate=figure.success_rate, cost_usd_mean=figure.cost_usd
+            )
+            for figure in value.figures
+        ],
+        retired=value.retired,
+    )
+    if (price := value.price) is not None:
+        message.prices.CopyFrom(
+            admin_pb2.Prices(
+                input_usd_per_million=price.input_usd,
+                output_usd_per_million=price.output_usd,
+                cached_usd_per_million=price.cached_usd,
+            )
+        )
+    return message
+
+
+def _put_scores(message: pb.SelectResponse | pb.GetDecisionResponse, decision: Decision) -> None:
+    """Sets the scores, retired arms left out. Field by field, which is twice as quick as by constructor."""
+    for score in decision.scores:
+        bar = score.bar
+        if bar is not None and bar.kind is BarKind.RETIRED:
+            continue
+        put = message.scores.add()
+        put.arm = score.arm
+        put.propensity = score.propensity
+        if score.success_mean is not None:
+            put.success_mean = score.success_mean
+        if score.success_low is not None:
+            put.success_low = score.success_low
+        if score.success_high is not None:
+            put.success_high = score.success_high
+        if score.cost_usd is not None:
+            put.cost_usd = score.cost_usd
+        put.eligible = bar is None
+        if bar is not None:
+            put.ineligible_reason = bar.why
+
+
+def _attempt(view: SessionView, i: int) -> pb.Attempt:
+    attempt = view.session.attempts[i]
+    decision = attempt.decision
+    return pb.Attempt(
+        decision_id=decision.decision_id,
+        attempt=decision.attempt,
+        arm=decision.arm,
+        propensity=decision.propensity,
+        reason=_REASONS[decision.reason],
+        policy_version=decision.policy_version,
+        epoch=decision.epoch,
+        at=_timestamp(view.told[i].at_us),
+        left_reason=_LEFT[attempt.left] if attempt.left is not None else pb.ESCALATION_REASON_UNSPECIFIED,
+        outcome=_outcome(view, i),
+    )
+
+
+def _outcome(view: SessionView, i: int) -> pb.Outcome:
+    session = view.session
+    attempt, outcome = session.attempts[i], session.outcome(i)
+    return pb.Outcome(
+        success=_success(session, i),
+        success_censored=attempt.left is not None and not attempt.left.is_alarm,
+        cost_usd=_cost(session, i),
+        usage=_usage(outcome.usage) if outcome.usage is not None else None,
+        latency_seconds=outcome.latency_seconds,
+        served_arm=outcome.served_arm or "",
+        metrics=view.told[i].metrics,
+        revision=view.told[i].revision,
+    )
+
+
+def _success(session: Session, i: int) -> float | None:
+    """Success of an attempt: what was told, else 0 where an alarm says that it failed."""
+    told = session.outcome(i).success
+    left = session.attempts[i].left
+    return 0.0 if told is None and left is not None and left.is_alarm else told
+
+
+def _cost(session: Session, i: int) -> float | None:
+    """Dollars of an attempt: as told, or from its tokens at the prices of its decision."""
+    attempt, outcome = session.attempts[i], session.outcome(i)
+    arm = outcome.served_arm or attempt.decision.arm
+    price = next((offer.price for offer in attempt.decision.situation.offers if offer.arm == arm), None)
+    row = AttemptRow(
+        decision=attempt.decision, arm=arm, alarm=False, success=None, cost_usd=outcome.cost_usd, usage=outcome.usage
+    )
+    return dollars(row, price)
+
+
+def _usage(usage: Usage) -> pb.Usage:
+    return pb.Usage(
+        input_tokens=int(usage.input_tokens),
+        output_tokens=int(usage.output_tokens),
+        cached_tokens=int(usage.cached_tokens),
+    )
+
+
+def _feature(value: FeatureValue) -> pb.FeatureValue:
+    match value:
+        case bool():
+            return pb.FeatureValue(flag=value)
+        case str():
+            return pb.FeatureValue(category=value)
+        case Text(text=text):
+            return pb.FeatureValue(text=text)
+        case tuple():
+            return pb.FeatureValue(embedding=pb.Embedding(values=value))
+    return pb.FeatureValue(number=value)
+
+
+def _timestamp(at_us: int) -> Timestamp:
+    return Timestamp(seconds=at_us // 1_000_000, nanos=at_us % 1_000_000 * 1000)

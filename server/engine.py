@@ -1,0 +1,267 @@
+"""The use cases: what Select, Escalate, Reward and PutArm do to the state, and what of it becomes durable.
+
+A use case reads the state and returns a move, or a move whose arm is yet to be drawn; rounds carry moves out, so that
+repeats, times, durability and failure are thought of once. Replies wait until all that they rest on is durable.
+"""
+
+import asyncio
+import os
+import time
+from collections.abc import Callable, Iterable, Mapping
+
+from bandit import moves
+from bandit.errors import InvalidInput, Unknown, WrongOrder
+from bandit.events import ArmPut, Rewarded, Stuck
+from bandit.session import Session
+from bandit.types import Arm
+from server.commands import Accepted, ArmStands, Choice, Escalate, PutArm, Reply, Reward, RouterView, Select
+from server.ids import Clock, DecisionIds, Entropy, Repeat, derived_session_id
+from server.journal import Journal
+from server.rounds import Asked, Draw, Move, Round, reply_to
+from server.routers import Router, refresh
+from server.sessions import SessionCache
+from server.store.epochs import EpochFiles
+from server.store.errors import StoreError, StoreUnavailable
+from server.store.protocol import Store
+
+_LINGER_SECONDS = 0.002
+_EPOCH_SECONDS = 30.0
+
+
+class Engine:
+    """The state of the service between the log and its callers, for one event loop.
+
+    Requests are worked on in rounds: all that came in while one round's events were made durable are the next round.
+    """
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        epochs: EpochFiles,
+        routers: Mapping[str, Router],
+        cached_sessions: int,
+        hint: Callable[[], None],
+        on_health: Callable[[bool], None],
+        clock: Clock = time.time,
+        entropy: Entropy = os.urandom,
+    ) -> None:
+        """`hint` is called when the log has grown, `on_health` when writes fail or work again."""
+        self._store = store
+        self._epochs = epochs
+        self._routers = routers
+        self._hint = hint
+        self._on_health = on_health
+        self._clock = clock
+        self._entropy = entropy
+        self._ids = DecisionIds(clock, entropy)
+        self._sessions = SessionCache(store, cached_sessions)
+        self._journal = Journal(store, on_back=self._back)
+        self._line: list[Asked] = []
+        self._begins: asyncio.TimerHandle | None = None
+        self._crowd = 1
+        """How many requests were in the last round."""
+
+    # --- rounds -------------------------------------------------------------------------------------------------
+
+    async def answer(self, repeat: Repeat | None, case: Callable[[], Move | Draw]) -> Reply:
+        """The reply of a use case, durable with all that it rests on, or the stored one where the request is a repeat.
+
+        Requests are looked at in the order in which they came.
+        Raises what the case raises, RepeatConflict and StoreUnavailable.
+        """
+        answer: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
+        self._line.append(Asked(repeat, case, answer))
+        self._schedule()
+        return await answer
+
+    async def close(self) -> None:
+        """Ends it; nothing may be asked after it."""
+        await self._journal.close()
+
+    def _schedule(self) -> None:
+        """A lone caller's round begins at once; under load a little later, unless as many as last time are there."""
+        if self._journal.busy or not self._line:
+            return
+        if self._begins is not None:
+            if len(self._line) < self._crowd:
+                return
+            self._begins.cancel()
+        wait = _LINGER_SECONDS if len(self._line) < self._crowd else 0.0
+        self._begins = asyncio.get_running_loop().call_later(wait, self._round)
+
+    def _round(self) -> None:
+        self._begins = None
+        line, self._line = self._line, []
+        self._crowd = len(line)
+        round_ = Round(self._store, self._sessions, self._clock, self._entropy)
+        if self._journal.trouble is not None:
+            round_.refuse(line, self._journal.trouble)
+            return
+        round_.take(line)
+        if round_.events:
+            self._journal.commit(round_.events, lambda error: self._ended(round_, error), alone=len(line) == 1)
+        else:
+            round_.end(None)
+
+    def _ended(self, round_: Round, error: StoreError | None) -> None:
+        if error is not None:
+            # What the cache holds may never have reached the log.
+            self._sessions.clear()
+            self._on_health(False)
+        else:
+            self._sessions.trim()
+            self._hint()
+        round_.end(error)
+        self._schedule()
+
+    def _back(self) -> None:
+        refresh(self._routers.values(), self._store, self._epochs)
+        self._hint()
+        self._on_health(True)
+
+    # --- use cases ----------------------------------------------------------------------------------------------
+
+    def select(self, command: Select) -> Move | Draw:
+        """Raises Unknown, NoEligibleArm and WrongOrder."""
+        router = self._router(command.router)
+        for field, arms in (("allow", command.allow), ("deny", command.deny)):
+            _require_arms(router, field, arms)
+        if command.session_id:
+            session_id = command.session_id
+        elif command.request_id:
+            session_id = derived_session_id(router.id, command.request_id)
+        else:
+            session_id = self._entropy(16).hex()
+        session = self._sessions.get(router.id, session_id)
+        begun = moves.begin_select(
+            router.current.settings,
+            session,
+            session_id=session_id,
+            features=command.features,
+            offers=router.offers(
+                allow=command.allow, deny=command.deny, required_capabilities=command.required_capabilities
+            ),
+            decision_id=self._ids.next(),
+            pinned_arm=command.pinned_arm,
+            cost_cap_usd=command.max_cost_usd,
+        )
+        if isinstance(begun, moves.Step):
+            return Draw(router=router, session_id=session_id, session=session, step=begun)
+        # Logged only so that a repeat of this request can be told from a new one.
+        logged = (Stuck(decision_id=begun.decision_id),) if command.request_id else ()
+        return Move(
+            router=router,
+            session_id=session_id,
+            session=session,
+            events=logged,
+            reply=Choice(decision=begun, sticky=True),
+        )
+
+    def escalate(self, command: Escalate) -> Move | Draw:
+        """Raises Unknown and WrongOrder, and InvalidInput where session and decision do not belong together."""
+        router = self._router(command.router)
+        session = self._session(router, command.session_id, command.decision_id)
+        begun = moves.begin_escalate(
+            router.current.settings,
+            session,
+            decision_id=command.decision_id or session.attempts[-1].decision.decision_id,
+            reason=command.reason,
+            offers=router.offers(),
+            next_decision_id=self._ids.next(),
+            outcome=command.outcome,
+            features=command.features,
+        )
+        if isinstance(begun, moves.Step):
+            return Draw(router=router, session_id=session.session_id, session=session, step=begun)
+        return Move(router=router, session_id=session.session_id, session=session, events=begun, reply=reply_to(begun))
+
+    def reward(self, command: Reward) -> Move:
+        """Raises Unknown."""
+        router = self._router(command.router)
+        session = self._session(router, command.session_id, command.decision_id)
+        if command.outcome.served_arm is not None:
+            _require_arms(router, "served_arm", (command.outcome.served_arm,))
+        revision = command.revision if command.revision is not None else session.revision + 1
+        told = Rewarded(
+            session_id=session.session_id,
+            decision_id=command.decision_id,
+            outcome=command.outcome,
+            metrics=dict(command.metrics),
+            revision=revision,
+            final=command.final,
+        )
+        return Move(
+            router=router,
+            session_id=session.session_id,
+            session=session,
+            events=(told,),
+            reply=Accepted(revision=revision),
+        )
+
+    def put_arm(self, command: PutArm) -> Move:
+        """Raises Unknown, and WrongOrder where the arm is retired."""
+        router = self._router(command.router)
+        there = router.arms.get(command.arm.id)
+        if there is not None and there.retired:
+            raise WrongOrder(f"arm {there.id!r} is retired, and an id is never reused")
+        return Move(router=router, events=(ArmPut(arm=command.arm),), reply=ArmStands(arm=command.arm))
+
+    # --- reading ------------------------------------------------------------------------------------------------
+
+    def routers(self) -> list[RouterView]:
+        """Every router, by id."""
+        return [self.router(router_id) for router_id in sorted(self._routers)]
+
+    def router(self, router_id: str) -> RouterView:
+        """A router and how far it has learned. Raises Unknown."""
+        router = self._router(router_id)
+        settings, vintage = router.current
+        return RouterView(
+            settings=settings,
+            policy_version=vintage.policy_version,
+            epoch=vintage.epoch,
+            epoch_hash=vintage.epoch_hash,
+            last_seq=self._store.last_seq,
+            learned_seq=router.learned_seq,
+        )
+
+    def arms(self, router_id: str) -> list[Arm]:
+        """A router's arms, retired ones included, in the order in which they were put. Raises Unknown."""
+        return list(self._router(router_id).arms.values())
+
+    async def offers(self, router_id: str, arm: str) -> None:
+        """Returns when the router offers the arm. Raises Unknown; StoreUnavailable where no epoch comes for long."""
+        try:
+            await asyncio.wait_for(self._router(router_id).knows(arm), _EPOCH_SECONDS)
+        except TimeoutError as error:
+            raise StoreUnavailable(f"arm {arm!r} is in the log, but no epoch that knows it has come yet") from error
+
+    def _router(self, router_id: str) -> Router:
+        router = self._routers.get(router_id)
+        if router is None:
+            raise Unknown("router", "router", router_id)
+        return router
+
+    def _session(self, router: Router, session_id: str, decision_id: str) -> Session:
+        """The session named, or that of the decision named."""
+        field, what, name = ("session_id", "session", session_id)
+        if decision_id and not session_id:
+            field, what, name = ("decision_id", "decision", decision_id)
+            stored = self._store.decision(decision_id)
+            session_id = stored.session_id if stored is not None and stored.router == router.id else ""
+        session = self._sessions.get(router.id, session_id) if session_id else None
+        if session is None:
+            raise Unknown(field, what, name)
+        if decision_id and session.index_of(decision_id) is None:
+            stored = self._store.decision(decision_id)
+            if stored is None or stored.router != router.id:
+                raise Unknown("decision_id", "decision", decision_id)
+            raise InvalidInput("decision_id", f"it belongs to another session than {session_id!r}")
+        return session
+
+
+def _require_arms(router: Router, field: str, arms: Iterable[str]) -> None:
+    for arm in sorted(arms):
+        if arm not in router.arms:
+            raise Unknown(field, "arm", arm)

@@ -1,0 +1,214 @@
+"""Who folds the log: this process before the next Select (inline), or a child process beside it.
+
+The child is `python -m server.fitter DATA_DIR ROUTER…`. A byte on its standard input says that the log has grown;
+a line on its standard output, as JSON, says that an epoch was published. It reads the log for itself: the bytes and
+lines are hints. It ends with its input, however the parent ends.
+"""
+
+import asyncio
+import ctypes
+import logging
+import os
+import select
+import signal
+import sys
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Protocol
+
+import msgspec
+
+from bandit.learner import Learner
+from server.fold import Fitter, one_blas_thread
+from server.routers import Router
+from server.store.epochs import EpochFiles
+from server.store.errors import StoreError, StoreUnavailable
+from server.store.sqlite import SqliteStore
+
+_log = logging.getLogger(__name__)
+
+_POLL_SECONDS = 0.5
+_HINT_SECONDS = 0.01
+_RESTART_SECONDS = 0.5
+_PR_SET_PDEATHSIG = 1
+
+
+class Fitting(Protocol):
+    """Keeps routers' epochs up with the log."""
+
+    async def start(self) -> None:
+        """Begins."""
+        ...
+
+    def hint(self) -> None:
+        """The log has grown."""
+        ...
+
+    async def stop(self) -> None:
+        """Ends; what was not folded yet is folded after the next start."""
+        ...
+
+
+class Inline:
+    """Folds what is durable before anything else is decided, so that one order of calls gives one run."""
+
+    def __init__(self, fitter: Fitter, routers: Mapping[str, Router]) -> None:
+        self._fitter = fitter
+        self._routers = routers
+
+    async def start(self) -> None:
+        """Folds what the log holds already."""
+        self.hint()
+
+    def hint(self) -> None:
+        """Folds to the log's end."""
+        try:
+            changed = self._fitter.catch_up()
+        except (StoreError, OSError) as error:
+            _log.error("epochs stand still: %s", error)
+            return
+        for router in changed:
+            self._routers[router].adopt(self._fitter.learner(router))
+
+    async def stop(self) -> None:
+        """Nothing runs."""
+
+
+class _Published(msgspec.Struct, frozen=True):
+    """An epoch that the child has published."""
+
+    router: str
+    version: str
+    number: int
+
+
+class Beside:
+    """Runs the child, hints it, adopts the epochs it publishes, and starts it again where it ends."""
+
+    def __init__(self, data_dir: Path, epochs: EpochFiles, routers: Mapping[str, Router]) -> None:
+        self._data_dir = data_dir
+        self._epochs = epochs
+        self._routers = routers
+        self._hints: int | None = None
+        self._waking = False
+        self._running: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Starts the child."""
+        self._running = asyncio.get_running_loop().create_task(self._supervise())
+
+    def hint(self) -> None:
+        """Wakes the child, soon: it works in larger pieces than commits are."""
+        if not self._waking:
+            self._waking = True
+            asyncio.get_running_loop().call_later(_HINT_SECONDS, self._wake)
+
+    def _wake(self) -> None:
+        self._waking = False
+        if self._hints is not None:
+            try:
+                os.write(self._hints, b"\n")
+            except (BlockingIOError, BrokenPipeError):
+                # Full: it has hints enough. Broken: it is being replaced, and looks at the log first.
+                return
+
+    async def stop(self) -> None:
+        """Ends the child."""
+        if self._running is not None:
+            self._running.cancel()
+            await asyncio.gather(self._running, return_exceptions=True)
+
+    async def _supervise(self) -> None:
+        while True:
+            hints_of_child, hints = os.pipe()
+            os.set_blocking(hints, False)
+            try:
+                child = await asyncio.create_subprocess_exec(
+                    sys.executable,
+                    "-m",
+                    "server.fitter",
+                    str(self._data_dir),
+                    *self._routers,
+                    stdin=hints_of_child,
+                    stdout=asyncio.subprocess.PIPE,
+                )
+            finally:
+                os.close(hints_of_child)
+            self._hints = hints
+            try:
+                assert child.stdout is not None
+                async for line in child.stdout:
+                    await self._adopt(msgspec.json.decode(line, type=_Published))
+            finally:
+                self._hints = None
+                os.close(hints)
+                # It would end with its input, but only after the fold at hand; whatever it did is done again.
+                if child.returncode is None:
+                    child.kill()
+                await child.wait()
+            _log.error("the fitter ended with status %s and is started again", child.returncode)
+            await asyncio.sleep(_RESTART_SECONDS)
+
+    async def _adopt(self, published: _Published) -> None:
+        learner = await asyncio.to_thread(self._load, published)
+        if learner is not None:
+            self._routers[published.router].adopt(learner)
+
+    def _load(self, published: _Published) -> Learner | None:
+        found = self._epochs.load(published.router, published.version, published.number)
+        return Learner.resume(found[1]) if found is not None else None
+
+
+def _tail(data_dir: Path, routers: list[str]) -> None:
+    """The child: folds until its standard input ends."""
+    reader = SqliteStore.open_reader(data_dir)
+    fitter = Fitter(reader, EpochFiles(data_dir), routers)
+    for router in routers:
+        # The epoch it goes on from may be news to a parent that has just replaced a child.
+        _tell(router, fitter.learner(router))
+    while True:
+        try:
+            while (changed := fitter.step()) is not None:
+                for router in changed:
+                    _tell(router, fitter.learner(router))
+                if not _wait(0.0):
+                    return
+        except StoreUnavailable as error:
+            _log.warning("the log cannot be read now: %s", error)
+        if not _wait(_POLL_SECONDS):
+            return
+
+
+def _wait(seconds: float) -> bool:
+    """Waits for a hint, at most so long. False where the input has ended."""
+    ready, _, _ = select.select([0], [], [], seconds)
+    return not ready or os.read(0, 65536) != b""
+
+
+def _tell(router: str, learner: Learner) -> None:
+    if learner.vintage is not None:
+        published = _Published(router, learner.vintage.policy_version, learner.vintage.epoch)
+        os.write(1, msgspec.json.encode(published) + b"\n")
+
+
+def _die_with_parent() -> None:
+    """On Linux, asks to be killed when the parent ends, in case a fold takes long; elsewhere the pipe's end must do."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
+def main() -> None:
+    """Runs the child; see the module."""
+    _die_with_parent()
+    # Ctrl-C in a terminal reaches the whole group; the parent drains first, then ends this by its pipe.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s fitter: %(message)s")
+    one_blas_thread()
+    # Nobody to tell: the parent is gone.
+    with suppress(BrokenPipeError):
+        _tail(Path(sys.argv[1]), sys.argv[2:])
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,165 @@
+"""The log becomes epochs: each router's events through its learner, each epoch published as it ends."""
+
+import logging
+from collections import OrderedDict
+from collections.abc import Iterable
+
+import scipy.linalg  # noqa: F401
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]
+
+from bandit import record
+from bandit.learner import Learner
+from bandit.session import Session, apply
+from server import sessions
+from server.store.epochs import EpochFiles
+from server.store.protocol import EventReader, StoredEvent
+
+_log = logging.getLogger(__name__)
+
+_PIECE = 1000
+_CACHED_SESSIONS = 4096
+_RECENT_EPOCHS = 32
+"""Kept one by one; older ones are thinned, and folded anew where somebody asks for them."""
+_LEARNED = frozenset(("router_put", "arm_put", "decided", "escalated", "rewarded"))
+"""The kinds of events that a learner takes in; others are not even decoded."""
+
+
+def one_blas_thread() -> None:
+    """Holds linear algebra to one thread: the same fold must give the same bits whoever computes it.
+
+    numpy and scipy carry a BLAS each, and only one that is loaded can be held: hence the imports of this module.
+    """
+    threadpool_limits(limits=1, user_api="blas")
+
+
+class StoredSessions:
+    """One router's sessions for its learner, as before the event being fed: the recent ones kept, others folded anew.
+
+    The cache holds many times the sessions of a block, so those that a learner asks for again are there.
+    """
+
+    def __init__(self, reader: EventReader, router: str) -> None:
+        self._reader = reader
+        self._router = router
+        self._recent: OrderedDict[str, Session] = OrderedDict()
+        self.upto = 0
+        """The last event before the one being fed."""
+
+    def get(self, session_id: str, /) -> Session | None:
+        """The session, or None where it had no attempt."""
+        session = self._recent.get(session_id)
+        return session if session is not None else sessions.load(self._reader, self._router, session_id, self.upto)
+
+    def put(self, session_id: str, session: Session, /) -> None:
+        """The session as after the event being fed."""
+        self._recent[session_id] = session
+        self._recent.move_to_end(session_id)
+        if len(self._recent) > _CACHED_SESSIONS:
+            self._recent.popitem(last=False)
+
+    def everything(self) -> Iterable[Session]:
+        """All sessions of the router, in order of their first event. Reads the whole log up to here."""
+        found: dict[str, Session | None] = {}
+        after = 0
+        while events := self._reader.read(after, _PIECE, self.upto):
+            after = events[-1].seq
+            for stored in events:
+                if stored.router == self._router and stored.session_id:
+                    event = record.decode(stored.kind, stored.body, stored.private).event
+                    found[stored.session_id] = apply(found.get(stored.session_id), event)
+        return [session for session in found.values() if session is not None]
+
+
+class Fold:
+    """One router's learner and how far it has read the log."""
+
+    def __init__(self, reader: EventReader, router: str, blob: bytes | None = None) -> None:
+        """Begins at the log's beginning, or goes on from an epoch's `blob`."""
+        self._sessions = StoredSessions(reader, router)
+        self.learner = Learner(self._sessions) if blob is None else Learner.resume(blob, self._sessions)
+
+    def feed(self, stored: StoredEvent) -> bool:
+        """Takes in the router's next event; one that is folded already is passed over. True where an epoch ended."""
+        if stored.seq <= self.learner.seq or stored.kind not in _LEARNED:
+            return False
+        self._sessions.upto = stored.seq - 1
+        event = record.decode(stored.kind, stored.body, stored.private).event
+        return self.learner.feed(stored.seq, event, stored.session_id)
+
+
+def versions(epochs: EpochFiles, router: str) -> list[str]:
+    """The policy versions of a router that have epochs, oldest first: they are numbered from 1 without gaps."""
+    found: list[str] = []
+    while epochs.numbers(router, following := str(len(found) + 1)):
+        found.append(following)
+    return found
+
+
+def newest(epochs: EpochFiles, router: str, upto_seq: int) -> bytes | None:
+    """The newest epoch's blob that folds no event after `upto_seq`, or None."""
+    for version in reversed(versions(epochs, router)):
+        if (epoch := epochs.latest(router, version, upto_seq)) is not None:
+            return epoch.blob
+    return None
+
+
+def discard_foreign(epochs: EpochFiles, reader: EventReader) -> None:
+    """Deletes the epochs that were not folded from this log, as there are after a backup of it was put back."""
+    stamped = epochs.stamped()
+    event = reader.event(stamped[0]) if stamped is not None else None
+    ours = stamped is not None and event is not None and event.digest == stamped[1]
+    if deleted := epochs.discard(after_seq=stamped[0] if stamped is not None and ours else -1):
+        _log.warning("%d epochs belonged to another log; they are computed anew", deleted)
+
+
+def before(epochs: EpochFiles, router: str, number: int) -> bytes | None:
+    """The blob of the newest epoch there is before epoch `number`, or None. Numbers go on from version to version."""
+    for version in reversed(versions(epochs, router)):
+        for earlier in reversed(epochs.numbers(router, version)):
+            if earlier < number and (found := epochs.load(router, version, earlier)) is not None:
+                return found[1]
+    return None
+
+
+class Fitter:
+    """Folds routers of a log and publishes the epochs. Needs no lock; the log and the files are all it touches."""
+
+    def __init__(self, reader: EventReader, epochs: EpochFiles, routers: Iterable[str]) -> None:
+        """`routers` are those to fold, each from its newest epoch; the log may hold others."""
+        self._reader = reader
+        self._epochs = epochs
+        last = reader.last_seq
+        self._folds = {router: Fold(reader, router, newest(epochs, router, last)) for router in routers}
+        self._read = min((fold.learner.seq for fold in self._folds.values()), default=0)
+
+    def learner(self, router: str) -> Learner:
+        """The learner of a router. Raises KeyError where the log has none of that name."""
+        return self._folds[router].learner
+
+    def step(self) -> set[str] | None:
+        """Folds the next piece of the log: the routers with new epochs. None at the log's end."""
+        events = self._reader.read(self._read, _PIECE)
+        if not events:
+            return None
+        changed = set()
+        for stored in events:
+            fold = self._folds.get(stored.router)
+            if fold is not None and fold.feed(stored):
+                self._publish(stored, fold.learner)
+                changed.add(stored.router)
+        self._read = events[-1].seq
+        return changed
+
+    def catch_up(self) -> set[str]:
+        """Folds to the log's end: the routers with new epochs."""
+        changed: set[str] = set()
+        while (more := self.step()) is not None:
+            changed |= more
+        return changed
+
+    def _publish(self, last: StoredEvent, learner: Learner) -> None:
+        assert learner.vintage is not None, "an epoch has just ended"
+        version = learner.vintage.policy_version
+        self._epochs.stamp(last.seq, last.digest)
+        self._epochs.save(last.router, version, learner.vintage.epoch, learner.epoch_seq, learner.snapshot())
+        self._epochs.thin(last.router, version, _RECENT_EPOCHS)

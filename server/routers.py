@@ -1,0 +1,148 @@
+"""What the engine knows of each router: its settings and arms by the log, and the epoch it decides under."""
+
+import asyncio
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import msgspec
+
+from bandit import eligibility, record
+from bandit.decision import Vintage
+from bandit.events import ArmPut, Event, RouterPut
+from bandit.learner import Learner
+from bandit.types import Arm, Offer, RouterSettings
+from server import fold
+from server.store.epochs import EpochFiles
+from server.store.protocol import EventReader
+
+_CONFIGURATION = frozenset(("router_put", "arm_put"))
+_PIECE = 1000
+
+
+class RouterConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """What an operator wants a router to be."""
+
+    settings: RouterSettings
+    arms: tuple[Arm, ...]
+
+
+class Current(NamedTuple):
+    """What a router decides by."""
+
+    settings: RouterSettings
+    vintage: Vintage
+
+
+class Router:
+    """One router. A new arm is offered as soon as an epoch knows it, a change of a known one at once."""
+
+    def __init__(self, router_id: str) -> None:
+        self.id = router_id
+        self.settings: RouterSettings | None = None
+        """None before the log says what they are; never while the service is ready."""
+        self.arms: dict[str, Arm] = {}
+        self.vintage: Vintage | None = None
+        """None before the first epoch; never while the service is ready."""
+        self.learned_seq = 0
+        """The last event that the vintage has learned from."""
+        self._known: frozenset[str] = frozenset()
+        self._open_offers: tuple[Offer, ...] | None = None
+        self._waiting: list[tuple[str, asyncio.Future[None]]] = []
+
+    @property
+    def current(self) -> Current:
+        """What it decides by. There always is something while the service is ready."""
+        assert self.settings is not None and self.vintage is not None, "the service was not ready"
+        return Current(self.settings, self.vintage)
+
+    def restart(self) -> None:
+        """Forgets what the log says of settings and arms, to be told again."""
+        self.settings, self.arms, self._open_offers = None, {}, None
+
+    def apply(self, event: Event) -> None:
+        """Takes in a configuration event of the router."""
+        match event:
+            case RouterPut(settings=settings):
+                self.settings = settings
+            case ArmPut(arm=arm):
+                self.arms[arm.id] = arm
+                self._open_offers = None
+
+    def adopt(self, learner: Learner) -> None:
+        """Decides under the learner's newest epoch from now on, unless the one in use has learned more."""
+        if learner.vintage is None or (self.vintage is not None and learner.epoch_seq < self.learned_seq):
+            return
+        self.vintage = learner.vintage
+        self.learned_seq = learner.epoch_seq
+        self._known = frozenset(learner.arms)
+        self._open_offers = None
+        waiting, self._waiting = self._waiting, []
+        for arm, waiter in waiting:
+            if arm not in self._known:
+                self._waiting.append((arm, waiter))
+            elif not waiter.done():
+                waiter.set_result(None)
+
+    def offers(
+        self,
+        *,
+        allow: frozenset[str] = frozenset(),
+        deny: frozenset[str] = frozenset(),
+        required_capabilities: frozenset[str] = frozenset(),
+    ) -> tuple[Offer, ...]:
+        """The arms that the epoch in use knows, in the order in which they were put, under a request's rules."""
+        if allow or deny or required_capabilities:
+            return eligibility.offers(
+                self._offered(), allow=allow, deny=deny, required_capabilities=required_capabilities
+            )
+        # Most requests have no rules of their own.
+        if self._open_offers is None:
+            self._open_offers = eligibility.offers(self._offered())
+        return self._open_offers
+
+    def _offered(self) -> list[Arm]:
+        return [arm for arm in self.arms.values() if arm.id in self._known]
+
+    async def knows(self, arm: str) -> None:
+        """Returns when the epoch in use knows the arm."""
+        if arm not in self._known:
+            waiter = asyncio.get_running_loop().create_future()
+            self._waiting.append((arm, waiter))
+            await waiter
+
+
+def refresh(routers: Iterable[Router], reader: EventReader, epochs: EpochFiles) -> None:
+    """Brings routers up to the log: the newest epoch's settings and arms, and the configuration events after it."""
+    by_id = {router.id: router for router in routers}
+    last = reader.last_seq
+    since: dict[str, int] = {}
+    for router in by_id.values():
+        router.restart()
+        since[router.id] = 0
+        if (blob := fold.newest(epochs, router.id, last)) is not None:
+            learner = Learner.resume(blob)
+            since[router.id] = learner.seq
+            router.settings, router.arms = learner.settings, dict(learner.arms)
+            router.adopt(learner)
+    after = min(since.values(), default=last)
+    while events := reader.read(after, _PIECE, last):
+        after = events[-1].seq
+        for stored in events:
+            if stored.kind in _CONFIGURATION and stored.seq > since.get(stored.router, last):
+                by_id[stored.router].apply(record.decode(stored.kind, stored.body, stored.private).event)
+
+
+def differences(router: Router, wanted: RouterConfig) -> list[Event]:
+    """The events that make a router what the configuration says: arms first, so that its policy finds them.
+
+    What the configuration does not mention stays: arms that were put at run time, and retirements.
+    """
+    events: list[Event] = []
+    for arm in wanted.arms:
+        there = router.arms.get(arm.id)
+        put = arm if there is None else msgspec.structs.replace(arm, retired=there.retired)
+        if put != there:
+            events.append(ArmPut(arm=put))
+    if wanted.settings != router.settings:
+        events.append(RouterPut(settings=wanted.settings))
+    return events

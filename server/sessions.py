@@ -1,0 +1,54 @@
+"""Sessions from the log: folded, and the recent ones kept."""
+
+from collections import OrderedDict
+
+from bandit import record
+from bandit.session import Session, apply
+from server.store.protocol import EventReader
+
+
+def load(reader: EventReader, router: str, session_id: str, upto: int | None = None) -> Session | None:
+    """The session as after event `upto` (None: after its last), or None where it has no attempt by then."""
+    session: Session | None = None
+    for stored in reader.session(router, session_id, upto):
+        session = apply(session, record.decode(stored.kind, stored.body, stored.private).event)
+    return session
+
+
+class SessionCache:
+    """The sessions last used, as after their last event; others are rebuilt from the log.
+
+    `capacity` bounds it only when `trim` is called: a session whose events are not durable yet must not be dropped,
+    for the log cannot give it back.
+    """
+
+    def __init__(self, reader: EventReader, capacity: int) -> None:
+        self._reader = reader
+        self._capacity = capacity
+        self._sessions: OrderedDict[tuple[str, str], Session | None] = OrderedDict()
+
+    def get(self, router: str, session_id: str) -> Session | None:
+        """The session, or None where the log has none."""
+        key = (router, session_id)
+        if key in self._sessions:
+            self._sessions.move_to_end(key)
+            return self._sessions[key]
+        session = load(self._reader, router, session_id)
+        if session is not None:
+            self._sessions[key] = session
+        return session
+
+    def put(self, router: str, session: Session) -> None:
+        """The session after its newest event."""
+        key = (router, session.session_id)
+        self._sessions[key] = session
+        self._sessions.move_to_end(key)
+
+    def trim(self) -> None:
+        """Drops the sessions longest unused."""
+        while len(self._sessions) > self._capacity:
+            self._sessions.popitem(last=False)
+
+    def clear(self) -> None:
+        """Forgets everything; the log knows."""
+        self._sessions.clear()

@@ -1,0 +1,76 @@
+"""One table: what went wrong → the gRPC status that says so."""
+
+import itertools
+import logging
+from typing import NoReturn
+
+import grpc
+import grpc.aio
+from google.protobuf import any_pb2
+from google.rpc import error_details_pb2, status_pb2
+
+from bandit.errors import InvalidInput, NoEligibleArm, Unknown, WrongOrder
+from server.rounds import RepeatConflict
+from server.store.errors import StoreError
+
+_log = logging.getLogger(__name__)
+
+_DETAILS = "grpc-status-details-bin"
+_MOST_DETAILS = 10
+
+_CODES: tuple[tuple[type[Exception], grpc.StatusCode], ...] = (
+    (InvalidInput, grpc.StatusCode.INVALID_ARGUMENT),
+    (Unknown, grpc.StatusCode.NOT_FOUND),
+    (WrongOrder, grpc.StatusCode.FAILED_PRECONDITION),
+    (NoEligibleArm, grpc.StatusCode.FAILED_PRECONDITION),
+    (RepeatConflict, grpc.StatusCode.ALREADY_EXISTS),
+    (NotImplementedError, grpc.StatusCode.UNIMPLEMENTED),
+    (StoreError, grpc.StatusCode.UNAVAILABLE),
+)
+
+
+def status_of(error: Exception) -> status_pb2.Status:
+    """The status of an error, details included. What is not in the table is a defect: it is logged and INTERNAL."""
+    code = next((code for kind, code in _CODES if isinstance(error, kind)), None)
+    if code is None:
+        _log.error("defect", exc_info=error)
+        return status_pb2.Status(code=grpc.StatusCode.INTERNAL.value[0], message="a defect of the server; it is logged")
+    return status_pb2.Status(code=code.value[0], message=_short(str(error)), details=_details(error))
+
+
+async def abort(context: "grpc.aio.ServicerContext[object, object]", error: Exception) -> NoReturn:
+    """Ends the call with the error's status. Raises grpc's own AbortError, so that nothing happens after it."""
+    status = status_of(error)
+    code = next(code for code in grpc.StatusCode if code.value[0] == status.code)
+    await context.abort(code, status.message, ((_DETAILS, status.SerializeToString()),))
+    raise AssertionError("abort raises")
+
+
+def _details(error: Exception) -> list[any_pb2.Any]:
+    match error:
+        case InvalidInput(field=field, why=why):
+            return [_packed(_bad_request(field, why))]
+        case Unknown(field=field):
+            return [_packed(_bad_request(field, str(error)))]
+        case NoEligibleArm(reasons=reasons):
+            failure = error_details_pb2.PreconditionFailure()
+            for arm, why in itertools.islice(reasons.items(), _MOST_DETAILS):
+                failure.violations.add(type="ARM_INELIGIBLE", subject=arm, description=_short(why, 100))
+            return [_packed(failure)]
+    return []
+
+
+def _short(text: str, most: int = 2000) -> str:
+    """A status travels in headers, which are refused beyond 8 KiB, and its text travels twice."""
+    return text if len(text) <= most else f"{text[:most]}…"
+
+
+def _bad_request(field: str, why: str) -> error_details_pb2.BadRequest:
+    violation = error_details_pb2.BadRequest.FieldViolation(field=_short(field, 500), description=_short(why, 500))
+    return error_details_pb2.BadRequest(field_violations=[violation])
+
+
+def _packed(detail: "error_details_pb2.BadRequest | error_details_pb2.PreconditionFailure") -> any_pb2.Any:
+    packed = any_pb2.Any()
+    packed.Pack(detail)
+    return packed

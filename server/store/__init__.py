@@ -1,0 +1,1 @@
+"""The durable event log: the protocol every store obeys, and the stores."""

@@ -1,0 +1,163 @@
+"""Published epochs: immutable files, one per epoch, any of which can be recomputed from the log.
+
+`epochs/<router>/<policy version>/<number>.epoch`, names percent-encoded. A file is a header (magic, seq, digest)
+and the blob; the digest covers router, policy version, number, seq and blob, so that a file in the wrong place is
+as bad as a damaged one.
+"""
+
+import logging
+import struct
+from hashlib import blake2b
+from pathlib import Path
+from typing import NamedTuple
+from urllib.parse import quote
+
+from server.store.errors import StoreConflict
+from server.store.files import fsync_directory, make_directory, replace_file
+
+_MAGIC = b"pm-epoc1"
+_DIGEST_BYTES = 32
+_HEADER = struct.Struct(f"<8sQ{_DIGEST_BYTES}s")
+_SUFFIX = ".epoch"
+_STAMP = "stamp"
+
+_log = logging.getLogger(__name__)
+
+
+class Epoch(NamedTuple):
+    """One published epoch: `blob` is the fold of the log up to and including event `seq`."""
+
+    number: int
+    seq: int
+    blob: bytes
+
+
+class EpochFiles:
+    """The epochs under a data directory. One process saves and thins; any process loads.
+
+    Beside them stands a stamp: the last event that any of them folds, by its number and chain digest. It tells
+    whether they belong to the log that is there, after a backup was put back say.
+    """
+
+    def __init__(self, data_dir: Path) -> None:
+        self._root = data_dir / "epochs"
+
+    def stamp(self, seq: int, digest: bytes) -> None:
+        """Say, before an epoch is saved that folds event `seq`, what that event's digest is."""
+        make_directory(self._root)
+        replace_file(self._root / _STAMP, struct.pack("<Q", seq) + digest)
+
+    def stamped(self) -> tuple[int, bytes] | None:
+        """The event last stamped, or None where there is no stamp."""
+        try:
+            content = (self._root / _STAMP).read_bytes()
+        except FileNotFoundError:
+            return None
+        return (int(struct.unpack_from("<Q", content)[0]), content[8:]) if len(content) > 8 else None
+
+    def discard(self, after_seq: int) -> int:
+        """Delete every epoch that folds an event after `after_seq`; the log can give them again. Returns how many."""
+        deleted = 0
+        for path in sorted(self._root.glob(f"*/*/*{_SUFFIX}")):
+            with path.open("rb") as file:
+                header = file.read(_HEADER.size)
+            if len(header) < _HEADER.size or _HEADER.unpack(header)[1] > after_seq:
+                path.unlink()
+                deleted += 1
+        return deleted
+
+    def save(self, router: str, version: str, number: int, seq: int, blob: bytes) -> None:
+        """Publish an epoch, durably and at once or not at all.
+
+        Publishing the same again does nothing; something else under the same number raises StoreConflict, unless
+        what is there is damaged.
+        """
+        if number < 0 or seq < 0:
+            raise ValueError("epoch number and seq must not be negative")
+        there = self.load(router, version, number)
+        if there is not None:
+            if there != (seq, blob):
+                raise StoreConflict("epoch", f"epoch {number} of {router!r} {version!r} is published otherwise")
+            return
+        path = self._path(router, version, number)
+        make_directory(path.parent)
+        digest = _digest(router, version, Epoch(number, seq, blob))
+        replace_file(path, _HEADER.pack(_MAGIC, seq, digest) + blob)
+
+    def load(self, router: str, version: str, number: int) -> tuple[int, bytes] | None:
+        """(seq, blob), or None where there is no such epoch; a damaged one is logged and counts as none."""
+        path = self._path(router, version, number)
+        try:
+            content = path.read_bytes()
+        except FileNotFoundError:
+            return None
+        if len(content) >= _HEADER.size:
+            magic, seq, digest = _HEADER.unpack_from(content)
+            blob = content[_HEADER.size :]
+            if magic == _MAGIC and digest == _digest(router, version, Epoch(number, seq, blob)):
+                return seq, blob
+        _log.warning("epoch file %s is damaged and will be recomputed", path)
+        return None
+
+    def latest(self, router: str, version: str, upto_seq: int) -> Epoch | None:
+        """The newest whole epoch that folds no event after `upto_seq`."""
+        for number in reversed(self.numbers(router, version)):
+            found = self.load(router, version, number)
+            if found is not None and found[0] <= upto_seq:
+                return Epoch(number, *found)
+        return None
+
+    def numbers(self, router: str, version: str) -> list[int]:
+        """The numbers there are files for, ascending."""
+        directory = self._directory(router, version)
+        if not directory.is_dir():
+            return []
+        stems = (path.stem for path in directory.iterdir() if path.suffix == _SUFFIX)
+        return sorted(int(stem) for stem in stems if stem.isascii() and stem.isdecimal())
+
+    def thin(self, router: str, version: str, recent: int) -> list[int]:
+        """Delete all but about the last `recent` epochs and `recent` / 2 for each doubling of age before them.
+
+        An epoch whose age (the newest number minus its own) is in [recent·2^k, recent·2^(k+1)) stays if its
+        number is divisible by 2^(k+1). What stays at one age stayed at all earlier ones, so thinning often or
+        seldom comes to the same. Returns the numbers deleted.
+        """
+        if recent < 1:
+            raise ValueError("recent must be at least 1")
+        numbers = self.numbers(router, version)
+        deleted = [number for number in numbers if number % _spacing(numbers[-1] - number, recent)]
+        for number in deleted:
+            self._path(router, version, number).unlink(missing_ok=True)
+        if deleted:
+            fsync_directory(self._directory(router, version))
+        return deleted
+
+    def _directory(self, router: str, version: str) -> Path:
+        return self._root / _encoded(router) / _encoded(version)
+
+    def _path(self, router: str, version: str, number: int) -> Path:
+        return self._directory(router, version) / f"{number}{_SUFFIX}"
+
+
+def _spacing(age: int, recent: int) -> int:
+    spacing = 1
+    while age >= recent * spacing:
+        spacing *= 2
+    return spacing
+
+
+def _encoded(name: str) -> str:
+    if not name:
+        raise ValueError("router and policy version must not be empty")
+    encoded = quote(name, safe="")
+    # "." and ".." are directories of another meaning; a leading dot would hide the rest.
+    return "%2E" + encoded[1:] if encoded.startswith(".") else encoded
+
+
+def _digest(router: str, version: str, epoch: Epoch) -> bytes:
+    names = router.encode(), version.encode()
+    hasher = blake2b(digest_size=_DIGEST_BYTES, person=b"pm epoch")
+    hasher.update(struct.pack("<IIQQ", len(names[0]), len(names[1]), epoch.number, epoch.seq))
+    for part in (*names, epoch.blob):
+        hasher.update(part)
+    return hasher.digest()

@@ -1,0 +1,1 @@
+"""Worlds with known outcomes, policies run in them, and what came of it."""

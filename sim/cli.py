@@ -1,0 +1,210 @@
+"""`pointsman simulate`: its flags, and what they lead to."""
+
+import argparse
+import math
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from bandit import policy as policies
+from bandit.errors import InvalidInput
+from bandit.types import Arm
+from sim import compare, outcomes, references, spread, synthetic, tables
+from sim.result import OptimumResult, Result
+from sim.world import Terms, World
+
+_NOT_BUILT = {"figures": None, "log": None, "ray": None, "report": None, "delay": 0}
+"""Flags that are understood and refused, and the value at which they ask for nothing."""
+
+
+def add_simulate(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
+    """Adds the subcommand `simulate`; the parsed arguments' `run` is what to call with them."""
+    parser = subparsers.add_parser(
+        "simulate",
+        help="run policies online, from nothing, on tasks whose outcomes are known",
+        description="Runs policies online, from nothing, revealing only what the chosen arm did.",
+    )
+    parser.set_defaults(run=run)
+    world = parser.add_mutually_exclusive_group(required=True)
+    world.add_argument(
+        "--outcomes", metavar="FILE", type=Path, help="task_id, model, success, cost_usd; Parquet or CSV"
+    )
+    world.add_argument("--world", metavar="NAME", help=f"a synthetic world: {', '.join(synthetic.NAMES)}")
+    parser.add_argument("--tasks", metavar="FILE", type=Path, help="task_id and any features; Parquet or CSV")
+    parser.add_argument(
+        "--prices", metavar="FILE", type=Path, help="model, input_price, output_price, cache_read_price"
+    )
+    parser.add_argument("--arms", metavar="A,B,…", help="the models to choose from (default: all)")
+    parser.add_argument(
+        "--policy", metavar="P", action="append", help=f"may be given several times: {', '.join(policies.KNOWN)}"
+    )
+    parser.add_argument("--value", metavar="USD", type=_above_zero, default=5.0, help="what a success is worth (5)")
+    parser.add_argument(
+        "--detect", metavar="P", type=_probability, default=1.0, help="chance that a failure is noticed (1)"
+    )
+    parser.add_argument(
+        "--false-alarm", metavar="P", type=_probability, default=0.0, help="chance that a success is thought failed (0)"
+    )
+    parser.add_argument("--max-attempts", metavar="N", type=_count, default=3, help="attempts of a session (3)")
+    parser.add_argument(
+        "--sessions", metavar="N", type=_count, help="draw N tasks with replacement (default: each task once)"
+    )
+    parser.add_argument("--seeds", metavar="N", type=_count, default=20, help="independent runs of each policy (20)")
+    parser.add_argument("--jobs", metavar="N", type=_count, help="processes (default: one a core)")
+    parser.add_argument("--json", metavar="FILE", help="write the result as JSON; - is standard output")
+    parser.add_argument("--delay", metavar="N", type=_from_zero, default=0, help="not built yet")
+    for flag in ("figures", "log", "ray", "report"):
+        parser.add_argument(f"--{flag}", metavar="…", help="not built yet")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Runs `simulate`: 0, or 2 after one line on standard error that says what was wrong and where."""
+    try:
+        result = _simulate(args)
+    except InvalidInput as error:
+        one_line = str(error).replace("\n", " ")  # names in files may hold anything
+        print(f"pointsman simulate: {one_line}", file=sys.stderr)
+        return 2
+    if args.json is not None:
+        document = msgspec.json.format(msgspec.json.encode(result), indent=2).decode()
+        if args.json == "-":
+            print(document)
+        else:
+            try:
+                Path(args.json).write_text(document + "\n", encoding="utf-8")
+            except OSError as error:
+                print(f"pointsman simulate: --json: {args.json} cannot be written: {error.strerror}", file=sys.stderr)
+                return 2
+    tables.show(result, Console(stderr=args.json == "-"))
+    return 0
+
+
+def _simulate(args: argparse.Namespace) -> Result:
+    for flag, nothing in _NOT_BUILT.items():
+        if getattr(args, flag) != nothing:
+            raise InvalidInput(f"--{flag}", "not built yet")
+    world = _world(args)
+    names = _policies(args.policy or ["thompson"], world.arms)
+    terms = Terms(
+        value_usd=args.value,
+        detect=args.detect,
+        false_alarm=args.false_alarm,
+        max_attempts=args.max_attempts,
+    )
+    # References first: whatever they refuse should not cost the time of a run.
+    hindsight = references.look_back(world.success, world.cost_usd, terms)
+    _check_writable(args.json)
+    console = Console(stderr=True)
+    with Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    ) as progress:
+        bar = progress.add_task("runs", total=len(names) * args.seeds)
+        runs = spread.run_all(
+            world,
+            terms,
+            names,
+            seeds=args.seeds,
+            sessions=args.sessions,
+            jobs=args.jobs or spread.cores(),
+            on_run=lambda: progress.advance(bar),
+        )
+    result = compare.compare(world, terms, hindsight, runs)
+    if args.world is None:
+        return result
+    return msgspec.structs.replace(result, optimum=_optimum(world, terms))
+
+
+def _world(args: argparse.Namespace) -> World:
+    if args.world is None:
+        return outcomes.read(outcomes=args.outcomes, tasks=args.tasks, prices=args.prices, arms=_arms(args.arms))
+    for flag in ("tasks", "prices", "arms"):
+        if getattr(args, flag) is not None:
+            raise InvalidInput(f"--{flag}", "a synthetic world has its own")
+    return synthetic.make(args.world)
+
+
+def _optimum(world: World, terms: Terms) -> OptimumResult:
+    best = synthetic.optimum(world.name, terms)
+    (single, single_utility), (ladder, ladder_utility) = best.best_single, best.best_fixed_ladder
+    return OptimumResult(
+        best_single=world.arms[single].id,
+        best_single_utility=single_utility,
+        best_fixed_ladder=">".join(world.arms[k].id for k in ladder),
+        best_fixed_ladder_utility=ladder_utility,
+        best_policy_utility=best.best_policy,
+    )
+
+
+def _arms(text: str | None) -> Sequence[str]:
+    if text is None:
+        return ()
+    arms = [arm.strip() for arm in text.split(",")]
+    if not all(arms):
+        raise InvalidInput("--arms", f"{text!r} has an empty name")
+    if len(set(arms)) < len(arms):
+        raise InvalidInput("--arms", f"{text!r} names an arm twice")
+    return arms
+
+
+def _policies(specs: Sequence[str], arms: Sequence[Arm]) -> Sequence[str]:
+    """The policies, each one known to start on these arms."""
+    for i, spec in enumerate(specs):
+        if spec in specs[:i]:
+            raise InvalidInput("--policy", f"{spec!r} is given twice")
+        try:
+            policies.parse(spec).start(arms)
+        except InvalidInput as error:
+            raise InvalidInput("--policy", f"{spec!r}: {error.why}") from error
+    return specs
+
+
+def _check_writable(target: str | None) -> None:
+    """A run of minutes must not end at a file that cannot be written."""
+    if target in (None, "-"):
+        return
+    try:
+        Path(str(target)).open("a", encoding="utf-8").close()
+    except OSError as error:
+        raise InvalidInput("--json", f"{target} cannot be written: {error.strerror}") from error
+
+
+def _finite(text: str) -> float:
+    number = float(text)
+    if not math.isfinite(number):
+        raise ValueError(text)
+    return number
+
+
+N = TypeVar("N", int, float)
+
+
+def _checked(what: str, parse: Callable[[str], N], lowest: N, highest: N) -> Callable[[str], N]:
+    """A type of flag: what `parse` makes of it, within its range."""
+
+    def check(text: str) -> N:
+        try:
+            number = parse(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"{text!r} is not {what}") from None
+        if not lowest <= number <= highest:
+            raise argparse.ArgumentTypeError(f"{text!r} is not {what}")
+        return number
+
+    return check
+
+
+_above_zero = _checked("a number of dollars above 0", _finite, 1e-9, 1e12)
+_probability = _checked("a probability from 0 to 1", _finite, 0.0, 1.0)
+_count = _checked("a whole number from 1", int, 1, 10**9)
+_from_zero = _checked("a whole number from 0", int, 0, 10**9)

@@ -1,0 +1,89 @@
+"""What a simulation found, as data: the JSON document of `pointsman simulate`."""
+
+import msgspec
+
+
+class Three(msgspec.Struct, kw_only=True, frozen=True):
+    """Means over sessions."""
+
+    success_rate: float
+    cost_usd_per_session: float
+    utility_per_session: float
+    """Dollars: value x success - cost."""
+
+
+class Four(Three, kw_only=True, frozen=True):
+    """Means over sessions, of a policy that ran."""
+
+    escalation_rate: float
+    """Share of sessions with more than one attempt."""
+
+
+class PolicyResult(Four, kw_only=True, frozen=True):
+    """How a policy did, over all its seeds."""
+
+    name: str
+    """The policy as given."""
+    seeds: int
+    sessions: int
+    """Sessions of each seed."""
+    stderr: Four
+    """Standard errors of the means: between seeds, or with one seed between its sessions."""
+    second_half: Four
+    """Means over the second half of each seed's sessions."""
+    events_per_second: float
+    """Attempts decided and learned from per second of one process."""
+
+
+class SingleReference(Three, kw_only=True, frozen=True):
+    """The best arm alone."""
+
+    arm: str
+
+
+class LadderReference(Three, kw_only=True, frozen=True):
+    """The best fixed ladder."""
+
+    ladder: str
+    """As in ``A>B>C``."""
+
+
+class References(msgspec.Struct, kw_only=True, frozen=True):
+    """What fixed choices come to on the very tasks of the run, in expectation."""
+
+    always: dict[str, Three]
+    best_single: SingleReference
+    best_fixed_ladder: LadderReference
+    oracle: Three
+
+
+class Difference(msgspec.Struct, kw_only=True, frozen=True):
+    """Utility a session in dollars, policy minus reference, with its 95 % interval."""
+
+    difference: float
+    low: float
+    high: float
+
+
+class OptimumResult(msgspec.Struct, kw_only=True, frozen=True):
+    """The best that can be done over all tasks a synthetic world may ever make; utilities in dollars a session."""
+
+    best_single: str
+    best_single_utility: float
+    best_fixed_ladder: str
+    best_fixed_ladder_utility: float
+    best_policy_utility: float
+
+
+class Result(msgspec.Struct, kw_only=True, frozen=True, omit_defaults=True):
+    """All of it."""
+
+    tasks: int
+    arms: tuple[str, ...]
+    value: float
+    policies: tuple[PolicyResult, ...]
+    references: References
+    paired: dict[str, dict[str, Difference]]
+    """Policy -> best_single, best_fixed_ladder, oracle, always:ARM or another policy -> the difference."""
+    optimum: OptimumResult | None = None
+    """Synthetic worlds only."""

@@ -1,0 +1,151 @@
+"""One policy, one seed, one pass through a world: the moves that the server makes, with the world as the agent.
+
+Every event is numbered and fed to the learner at once, and only what the chosen arm did is ever told. Randomness of
+the world is keyed by (seed, session, arm), so two policies that take the same arm on the same session see the same
+truth and the same alarm.
+"""
+
+import time
+from dataclasses import dataclass
+
+import msgspec
+import numpy as np
+import numpy.typing as npt
+
+from bandit import eligibility, moves, sampling
+from bandit.events import ArmPut, Decided, Event, Rewarded, RouterPut
+from bandit.learner import InMemory, Learner
+from bandit.types import EscalationReason, Objective, Outcome, RouterSettings
+from sim.world import Floats, Terms, World
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Run:
+    """What came of one policy's sessions under one seed, in their order; arrays have shape (n_sessions,)."""
+
+    task: npt.NDArray[np.int64]
+    """Position of the session's task in the world."""
+    success: Floats
+    """Whether the last attempt was good, 0 or 1."""
+    cost_usd: Floats
+    """Dollars of all attempts together."""
+    attempts: npt.NDArray[np.int64]
+    wall_seconds: float
+    """Time that deciding and learning took, the world's own work included."""
+
+
+def tasks_of(seed: int, n_tasks: int, sessions: int | None) -> npt.NDArray[np.int64]:
+    """The tasks of a run, in order: each once, or `sessions` of them drawn with replacement."""
+    rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(1,)))
+    if sessions is None:
+        return np.asarray(rng.permutation(n_tasks))
+    return np.asarray(rng.integers(n_tasks, size=sessions))
+
+
+def run(world: World, terms: Terms, policy: str, seed: int, sessions: int | None = None) -> Run:
+    """Runs a policy, named by its specification, from nothing.
+
+    Raises InvalidInput where there is no such policy or it names an arm that the world has not.
+    """
+    order = tasks_of(seed, len(world.tasks), sessions)
+    router = _Router(world, terms, policy, seed)
+    success = np.empty(len(order))
+    cost = np.empty(len(order))
+    attempts = np.empty(len(order), np.int64)
+    began = time.perf_counter()
+    for i, task in enumerate(order.tolist()):
+        success[i], cost[i], attempts[i] = router.session(f"{seed}-{i}", task)
+    return Run(task=order, success=success, cost_usd=cost, attempts=attempts, wall_seconds=time.perf_counter() - began)
+
+
+class _Router:
+    """A router in a process of its own: its learner, and the sessions it was asked for."""
+
+    def __init__(self, world: World, terms: Terms, policy: str, seed: int) -> None:
+        self._world = world
+        self._terms = terms
+        self._seed = seed
+        self._settings = RouterSettings(
+            seed=seed,
+            policy=policy,
+            objective=Objective(value_usd=terms.value_usd),
+            max_attempts=terms.max_attempts,
+        )
+        self._sessions = InMemory()
+        self._learner = Learner(self._sessions)
+        self._arm = {arm.id: k for k, arm in enumerate(world.arms)}
+        self._offers = eligibility.offers(world.arms)
+        # The arms come first: a policy that names an arm cannot start without it.
+        for arm in world.arms:
+            self._feed(ArmPut(arm=arm))
+        self._feed(RouterPut(settings=self._settings))
+
+    def session(self, session_id: str, task: int) -> tuple[float, float, int]:
+        """Plays one session to its end: its success (0 or 1), its dollars and its number of attempts."""
+        vintage = self._learner.vintage
+        assert vintage is not None, "the router has been put"
+        event = moves.select(
+            self._settings,
+            vintage,
+            None,
+            session_id=session_id,
+            features=self._world.tasks[task].features,
+            offers=self._offers,
+            decision_id=f"{session_id}-1",
+        )
+        assert isinstance(event, Decided), "a new session has nothing to stick to"
+        spent = 0.0
+        attempt = 1
+        while True:
+            self._feed(event, session_id)
+            decision = event.decision
+            truth, seen = self._attempt(session_id, task, decision.arm, attempt)
+            spent += truth.cost_usd or 0.0
+            following = self._escalate(session_id, decision.decision_id, attempt, seen) if seen is not None else None
+            if following is None:
+                break
+            event = following
+            attempt += 1
+        session = self._sessions.get(session_id)
+        assert session is not None, "it has an attempt"
+        self._feed(
+            Rewarded(
+                session_id=session_id,
+                decision_id=decision.decision_id,
+                outcome=truth,
+                revision=session.revision + 1,
+                final=True,
+            ),
+            session_id,
+        )
+        return truth.success or 0.0, spent, attempt
+
+    def _attempt(self, session_id: str, task: int, arm: str, attempt: int) -> tuple[Outcome, Outcome | None]:
+        """How an attempt went, and what is told of it where it raises an alarm (None: it raises none)."""
+        would = self._world.outcome(task, self._arm[arm], attempt)
+        key = f"{session_id}\0{arm}"
+        good = sampling.uniform(b"sim success", self._seed, key, 0) < (would.success or 0.0)
+        truth = msgspec.structs.replace(would, success=float(good))
+        chance = self._terms.false_alarm if good else self._terms.detect
+        alarm = sampling.uniform(b"sim alarm", self._seed, key, 0) < chance
+        return truth, msgspec.structs.replace(would, success=None) if alarm else None
+
+    def _escalate(self, session_id: str, decision_id: str, attempt: int, seen: Outcome) -> Decided | None:
+        """Raises the alarm: the next attempt, or None where the session is exhausted."""
+        vintage, session = self._learner.vintage, self._sessions.get(session_id)
+        assert vintage is not None and session is not None, "the session has begun"
+        events = moves.escalate(
+            self._settings,
+            vintage,
+            session,
+            decision_id=decision_id,
+            reason=EscalationReason.VERIFIED_FAILURE,
+            offers=self._offers,
+            next_decision_id=f"{session_id}-{attempt + 1}",
+            outcome=seen,
+        )
+        self._feed(events[0], session_id)
+        return events[1] if len(events) == 2 else None
+
+    def _feed(self, event: Event, session_id: str = "") -> None:
+        self._learner.feed(self._learner.seq + 1, event, session_id)

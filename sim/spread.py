@@ -1,0 +1,82 @@
+"""Runs spread over processes: the same numbers whatever their number.
+
+A worker gets the world once, when it starts, and runs with one BLAS thread, since the last bits of a fit depend on
+the number of threads.
+"""
+
+import multiprocessing
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+
+import threadpoolctl  # type: ignore[import-untyped]
+
+from sim import runner
+from sim.runner import Run
+from sim.world import Terms, World
+
+_THREADS = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
+
+
+class _Worker:
+    """What a worker process was given when it started."""
+
+    world: World
+    terms: Terms
+    sessions: int | None
+
+
+def cores() -> int:
+    """Processor cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def run_all(
+    world: World,
+    terms: Terms,
+    policies: Sequence[str],
+    *,
+    seeds: int,
+    sessions: int | None,
+    jobs: int,
+    on_run: Callable[[], None],
+) -> dict[str, list[Run]]:
+    """Every policy under seeds 0 … `seeds` - 1: policy -> its runs by seed. `on_run` is called after each.
+
+    With one job everything runs in this process. Raises what `runner.run` raises.
+    """
+    wanted = [(policy, seed) for seed in range(seeds) for policy in policies]
+    done: dict[tuple[str, int], Run] = {}
+    if jobs == 1:
+        with threadpoolctl.threadpool_limits(limits=1):
+            for policy, seed in wanted:
+                done[policy, seed] = runner.run(world, terms, policy, seed, sessions)
+                on_run()
+    else:
+        # Spawned, not forked: a fork copies the locks of threads that it does not copy.
+        with ProcessPoolExecutor(
+            max_workers=min(jobs, len(wanted)),
+            mp_context=multiprocessing.get_context("spawn"),
+            initializer=_start,
+            initargs=(world, terms, sessions),
+        ) as pool:
+            futures: dict[Future[Run], tuple[str, int]] = {pool.submit(_run, *key): key for key in wanted}
+            try:
+                for future in as_completed(futures):
+                    done[futures[future]] = future.result()
+                    on_run()
+            except BaseException:
+                pool.shutdown(cancel_futures=True)
+                raise
+    return {policy: [done[policy, seed] for seed in range(seeds)] for policy in policies}
+
+
+def _start(world: World, terms: Terms, sessions: int | None) -> None:
+    # Libraries that are loaded already obey the first, those to come the second.
+    threadpoolctl.threadpool_limits(limits=1)
+    os.environ.update(dict.fromkeys(_THREADS, "1"))
+    _Worker.world, _Worker.terms, _Worker.sessions = world, terms, sessions
+
+
+def _run(policy: str, seed: int) -> Run:
+    return runner.run(_Worker.world, _Worker.terms, policy, seed, _Worker.sessions)

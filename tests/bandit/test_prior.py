@@ -1,0 +1,67 @@
+"""The prior over all arms' weights against the dense Gaussian that it stands for."""
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from bandit import cost, success
+from bandit.prior import MANY, Spread, WeightPrior, column_spreads
+
+SPREADS = [Spread(shared=1.5, own=1.2), Spread(shared=0.4, own=0.02), Spread(shared=0.2, own=0.1)]
+OWN_SCALE = np.array([1.0, 0.6, 1.0, 1.3])
+
+
+def dense_covariance(spreads: list[Spread], own_scale: np.ndarray) -> np.ndarray:
+    """The covariance of beta + gamma_k written out entry by entry, over (arm, column) flattened."""
+    k, d = len(own_scale), len(spreads)
+    covariance = np.zeros((k * d, k * d))
+    for a in range(k):
+        for b in range(k):
+            for j, spread in enumerate(spreads):
+                own = (spread.own * own_scale[a]) ** 2 if a == b else 0.0
+                covariance[a * d + j, b * d + j] = spread.shared**2 + own
+    return covariance
+
+
+@pytest.fixture
+def prior() -> WeightPrior:
+    mean = np.random.default_rng(1).standard_normal((len(OWN_SCALE), len(SPREADS)))
+    return WeightPrior.build(mean, SPREADS, OWN_SCALE)
+
+
+def test_the_precision_is_the_inverse_of_shared_plus_own(prior: WeightPrior) -> None:
+    full = prior.full_precision().reshape(prior.mean.size, -1)
+    assert full @ dense_covariance(SPREADS, OWN_SCALE) == pytest.approx(np.eye(prior.mean.size), abs=1e-6)
+
+
+def test_penalty_and_pull_are_the_log_density_and_its_gradient(prior: WeightPrior) -> None:
+    density = stats.multivariate_normal(prior.mean.ravel(), dense_covariance(SPREADS, OWN_SCALE))
+    w = np.random.default_rng(2).standard_normal(prior.mean.shape)
+    at_mean = density.logpdf(prior.mean.ravel())
+    assert prior.penalty(prior.mean) == 0.0
+    assert prior.penalty(w) == pytest.approx(at_mean - density.logpdf(w.ravel()), rel=1e-6)
+    full = prior.full_precision().reshape(prior.mean.size, -1)
+    assert prior.pull(w).ravel() == pytest.approx(full @ (w - prior.mean).ravel(), rel=1e-9)
+
+
+def test_what_one_arm_teaches_moves_the_others_by_the_shared_part() -> None:
+    """Conditioning the Gaussian on one arm's weight moves another's by shared^2 / (shared^2 + own^2)."""
+    prior = WeightPrior.build(np.zeros((3, 1)), [Spread(shared=2.0, own=1.0)], np.ones(3))
+    precision = prior.full_precision().reshape(3, 3) + np.diag([1e9, 0.0, 0.0])
+    moved = np.linalg.solve(precision, np.array([1e9 * 3.0, 0.0, 0.0]))
+    assert moved == pytest.approx([3.0, 3.0 * 4 / 5, 3.0 * 4 / 5], rel=1e-6)
+
+
+@pytest.mark.parametrize("spreads", [success.SPREADS, cost.SPREADS])
+def test_every_kind_of_column_has_a_spread(spreads: dict[str, Spread]) -> None:
+    columns = ("1", "n:files", "f:ci", "c:category=bug", "t:title#0", "e:vector#3", "#5")
+    kinds = ["1", "n", "f", "c", "t", "e", MANY]
+    assert column_spreads(columns, spreads) == [spreads[kind] for kind in kinds]
+
+
+def test_a_feature_with_many_categories_is_held_closer_and_its_neighbour_is_not() -> None:
+    repos = tuple(f"c:repo=r{i}" for i in range(9))
+    spreads = column_spreads(("1", *repos, "c:repository=a"), success.SPREADS)
+    assert spreads[1:10] == [success.SPREADS[MANY]] * 9
+    assert spreads[10] == success.SPREADS["c"]
+    assert column_spreads(repos[:8], success.SPREADS) == [success.SPREADS["c"]] * 8

@@ -1,0 +1,143 @@
+"""Runs of policies whose figures are known, and what a run tells the learner."""
+
+import math
+
+import numpy as np
+import pytest
+
+from bandit.errors import InvalidInput
+from bandit.events import ArmPut, Decided, Escalated, Event, Rewarded, RouterPut
+from bandit.learner import Learner
+from bandit.types import Arm, Usage
+from sim import references, runner, spread
+from sim.world import Table, Task, Terms
+
+ARMS = ("a", "b", "c")
+
+
+def table(*, binary: bool, n_tasks: int = 40, seed: int = 0) -> Table:
+    rng = np.random.default_rng(seed)
+    success = rng.random((n_tasks, len(ARMS)))
+    return Table(
+        name="random",
+        arms=tuple(Arm(id=name) for name in ARMS),
+        tasks=tuple(Task(id=f"t{i}", features={"category": f"c{i % 3}", "size": float(i)}) for i in range(n_tasks)),
+        success=np.round(success) if binary else success,
+        cost_usd=rng.exponential(0.5, (n_tasks, len(ARMS))),
+        usage=np.concatenate([rng.integers(1, 9, (n_tasks, 3, 2)), np.zeros((n_tasks, 3, 1))], axis=2),
+        latency_seconds=np.full((n_tasks, 3), np.nan),
+    )
+
+
+@pytest.mark.parametrize(
+    ("policy", "ladder"), [("always:b", (1,)), ("ladder:c>a", (2, 0)), ("ladder:a>b>c", (0, 1, 2))]
+)
+@pytest.mark.parametrize("terms", [Terms(), Terms(detect=0.0), Terms(false_alarm=1.0)], ids=repr)
+def test_fixed_policies_come_to_exactly_their_reference(policy: str, ladder: tuple[int, ...], terms: Terms) -> None:
+    world = table(binary=True)
+    run = runner.run(world, terms, policy, 3)
+    expected = references.along(ladder, world.success, world.cost_usd, terms)
+    assert sorted(run.task.tolist()) == list(range(40))
+    assert run.success.tolist() == expected.success[run.task].tolist()
+    assert run.cost_usd == pytest.approx(expected.cost_usd[run.task], abs=1e-12)
+
+
+def test_chances_detection_and_false_alarms_agree_with_the_reference_on_average() -> None:
+    """Utility within 5 standard errors: a false failure in 1.7 million."""
+    world = table(binary=False, n_tasks=10)
+    terms = Terms(value_usd=2.0, detect=0.7, false_alarm=0.2)
+    run = runner.run(world, terms, "ladder:b>c>a", 1, sessions=20_000)
+    expected = references.along((1, 2, 0), world.success, world.cost_usd, terms).utility(terms)
+    gap = terms.value_usd * run.success - run.cost_usd - expected[run.task]
+    assert abs(gap.mean()) < 5 * gap.std() / math.sqrt(len(gap))
+
+
+def test_attempts_are_limited() -> None:
+    world = table(binary=False)
+    run = runner.run(world, Terms(false_alarm=1.0, max_attempts=2), "ladder:a>b>c", 0)
+    assert run.attempts.tolist() == [2] * 40
+
+
+def test_policies_meet_the_same_tasks_truths_and_alarms() -> None:
+    """A ladder's first attempts are those of its first arm alone."""
+    world = table(binary=False)
+    terms = Terms(detect=0.5, false_alarm=0.2)
+    alone = runner.run(world, terms, "always:b", 4)
+    first = runner.run(world, terms, "ladder:b>a", 4)
+    once = first.attempts == 1
+    assert alone.task.tolist() == first.task.tolist()
+    assert 0 < once.sum() < 40
+    assert alone.success[once].tolist() == first.success[once].tolist()
+
+
+def test_the_learner_hears_what_the_chosen_arms_did_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    heard: list[tuple[int, Event]] = []
+
+    class Listening(Learner):
+        def feed(self, seq: int, event: Event, session_id: str = "") -> bool:
+            heard.append((seq, event))
+            return super().feed(seq, event, session_id)
+
+    monkeypatch.setattr(runner, "Learner", Listening)
+    world = table(binary=True)
+    run = runner.run(world, Terms(), "uniform", 2)
+    assert [seq for seq, _ in heard] == list(range(1, len(heard) + 1))
+    events = [event for _, event in heard]
+    assert [type(event) for event in events[:4]] == [ArmPut, ArmPut, ArmPut, RouterPut]
+    decided = {e.decision.decision_id: e.decision for e in events if isinstance(e, Decided)}
+    assert len(decided) == run.attempts.sum()
+    ended = [e for e in events if isinstance(e, Rewarded)]
+    assert [e.session_id for e in ended] == [f"2-{i}" for i in range(40)]
+    for event in events:
+        if not isinstance(event, Escalated | Rewarded):
+            continue
+        decision = decided[event.decision_id]
+        task, arm = int(run.task[int(decision.session_id.split("-")[1])]), ARMS.index(decision.arm)
+        assert event.outcome.cost_usd == world.cost_usd[task, arm]
+        assert event.outcome.latency_seconds is None
+        tokens = world.usage[task, arm].tolist() if world.usage is not None else []
+        assert event.outcome.usage == Usage(input_tokens=tokens[0], output_tokens=tokens[1])
+        if isinstance(event, Escalated):
+            assert event.outcome.success is None
+        else:
+            assert event.final
+            assert event.outcome.success == world.success[task, arm]
+
+
+def test_sessions_are_drawn_with_replacement() -> None:
+    order = runner.tasks_of(0, 5, 200)
+    assert len(order) == 200
+    assert set(order.tolist()) == set(range(5))
+    assert runner.tasks_of(0, 50, None).tolist() != runner.tasks_of(1, 50, None).tolist()
+
+
+def test_unknown_arms_and_policies_are_refused() -> None:
+    for policy in ("always:nobody", "no such policy"):
+        with pytest.raises(InvalidInput):
+            runner.run(table(binary=True), Terms(), policy, 0)
+
+
+@pytest.mark.parametrize("policy", ["uniform", "thompson"])
+def test_the_number_of_processes_changes_nothing(policy: str) -> None:
+    world = table(binary=False)
+    policies = [policy, "ladder:a>b"]
+    told: list[int] = []
+    one, two = (
+        spread.run_all(
+            world, Terms(detect=0.9), policies, seeds=2, sessions=30, jobs=jobs, on_run=lambda: told.append(1)
+        )
+        for jobs in (1, 2)
+    )
+    assert len(told) == 8
+    assert list(one) == list(two) == policies
+    for name in policies:
+        for mine, theirs in zip(one[name], two[name], strict=True):
+            for field in ("task", "success", "cost_usd", "attempts"):
+                assert getattr(mine, field).tolist() == getattr(theirs, field).tolist()
+
+
+def test_a_seed_is_reproducible_and_another_differs() -> None:
+    world = table(binary=False)
+    first, again, other = (runner.run(world, Terms(), "uniform", seed) for seed in (5, 5, 6))
+    assert first.cost_usd.tolist() == again.cost_usd.tolist()
+    assert first.cost_usd.tolist() != other.cost_usd.tolist()
