@@ -21,7 +21,7 @@ from bandit.prior import Spread, WeightPrior
 from bandit.rows import Rows
 from bandit.scores import WeightPosterior
 from bandit.session import AttemptRow
-from bandit.types import Price
+from bandit.types import Price, Usage
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -39,8 +39,8 @@ _ATTEMPT = Spread(shared=0.4, own=0.02)
 ATTEMPT_COLUMNS = 2
 """Columns added to the context: whether this is at least the second attempt, and at least the third."""
 
-_SHARES = (0.10, 0.03, 0.87)
-"""Typical shares of input, output and cached tokens in an agent's session: what a price index weighs by."""
+_TYPICAL = Usage(input_tokens=0.10e6, output_tokens=0.03e6, cached_tokens=0.87e6)
+"""A million tokens of an agent's session, by kind: what a price index weighs by."""
 PRIOR_NOISE = 0.9
 """Spread of the log usage around its mean, before there is data."""
 _NOISE_WEIGHT = 10.0
@@ -55,21 +55,14 @@ _FREE_PRIOR = (0.05, 4.95)
 
 def price_index(price: Price | None) -> float:
     """Dollars per million tokens of a typical session; 1 where no price is known, so that usage is in dollars."""
-    return 1.0 if price is None else _paid(price, *_SHARES)
-
-
-def _paid(price: Price, input_tokens: float, output_tokens: float, cached_tokens: float) -> float:
-    """Dollars for so many millions of tokens of each kind."""
-    cached_usd = price.input_usd if price.cached_usd is None else price.cached_usd
-    return input_tokens * price.input_usd + output_tokens * price.output_usd + cached_tokens * cached_usd
+    return 1.0 if price is None else price.dollars(_TYPICAL)
 
 
 def dollars(row: AttemptRow, price: Price | None) -> float | None:
     """What an attempt cost: as reported, or from its tokens at the given price; None where neither is known."""
     if row.cost_usd is not None or row.usage is None or price is None:
         return row.cost_usd
-    u = row.usage
-    return _paid(price, u.input_tokens, u.output_tokens, u.cached_tokens) / 1e6
+    return price.dollars(row.usage)
 
 
 def usage_of(row: AttemptRow) -> float:

@@ -12,10 +12,11 @@ from typing import Any, Protocol
 import msgspec
 
 from bandit import policy as policies
+from bandit.configuration import Configuration
 from bandit.decision import Vintage
-from bandit.events import ArmPut, Decided, Escalated, Event, Rewarded, RouterPut
+from bandit.events import ArmPut, Closed, Decided, Escalated, Event, Rewarded, RouterPut
 from bandit.session import AttemptRow, Session, SessionChange, apply
-from bandit.types import Arm, RouterSettings
+from bandit.types import Arm, Mode, RouterSettings
 
 _LARGEST_BLOCK = 64
 _BLOCK_SHARE = 16
@@ -59,13 +60,19 @@ class InMemory:
 class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     """A learner at the end of a block, as data: what an epoch file holds."""
 
-    settings: RouterSettings
-    arms: tuple[Arm, ...]
-    policy_version: int
+    configuration: Configuration
+    policy: str
+    """Specification of the policy whose state this is."""
+    policy_version: str
     epoch: int
     seq: int
     """Sequence number of the last event folded."""
     outcomes: int
+    """Outcomes learned from so far."""
+    waiting: int = 0
+    """Outcomes that came while the router was frozen, …"""
+    unlearned: tuple[tuple[str, tuple[AttemptRow, ...]], ...] = ()
+    """… their sessions, and what each had taught before them."""
     state: bytes
 
 
@@ -76,18 +83,19 @@ class Learner:
     """
 
     def __init__(self, sessions: Sessions | None = None) -> None:
-        self.settings: RouterSettings | None = None
-        self.arms: dict[str, Arm] = {}
+        self.configuration = Configuration()
         self.vintage: Vintage | None = None
         self.seq = 0
         """Last sequence number fed."""
         self.epoch_seq = 0
         """Last sequence number folded into the newest epoch."""
         self._sessions = sessions if sessions is not None else InMemory()
-        self._policy_version = 0
         self._outcomes = 0
         self._pending = 0
         self._dirty: dict[str, tuple[AttemptRow, ...]] = {}
+        # What was pending when the newest epoch was published: nothing, unless the router was frozen.
+        self._waiting = 0
+        self._unlearned: tuple[tuple[str, tuple[AttemptRow, ...]], ...] = ()
 
     def feed(self, seq: int, event: Event, session_id: str = "") -> bool:
         """Takes in the router's next event; `session_id` names its session, if any. True where an epoch ended with it.
@@ -97,32 +105,46 @@ class Learner:
         if seq <= self.seq:
             raise ValueError(f"event {seq} was fed after {self.seq}")
         self.seq = seq
+        frozen = self._frozen
+        self.configuration = self.configuration.apply(event)
         match event:
             case RouterPut(settings=settings):
-                return self._configure(settings)
-            case ArmPut(arm=arm):
-                self.arms[arm.id] = arm
+                if self._is_new(settings):
+                    self._take_over(settings)
+                    return True
+                return frozen and not self._frozen and self._end_block_if_full()
+            case ArmPut():
                 return self._end_block()
-            case Decided() | Escalated() | Rewarded():
+            case Decided() | Escalated() | Rewarded() | Closed():
                 return self._observe(event, session_id)
         return False
 
-    def _configure(self, settings: RouterSettings) -> bool:
-        changed = self.settings is None or settings.policy != self.settings.policy
-        self.settings = settings
-        if not changed:
-            return False
-        # A policy that takes over learns from all that was logged before it.
-        self._policy_version += 1
+    @property
+    def _frozen(self) -> bool:
+        settings = self.configuration.settings
+        return settings is not None and settings.mode is Mode.FROZEN
+
+    def _is_new(self, settings: RouterSettings) -> bool:
+        """Whether the policy that is to decide is another than the one that does."""
+        vintage = self.vintage
+        return vintage is None or (settings.policy, settings.policy_version) != (
+            vintage.policy.spec,
+            vintage.policy_version,
+        )
+
+    def _take_over(self, settings: RouterSettings) -> None:
+        """A policy that takes over learns from all that was logged before it."""
         policy = policies.parse(settings.policy)
-        arms = tuple(self.arms.values())
-        state = policy.start(arms)
+        state = policy.start(self._arms)
         past = [SessionChange(session_id=s.session_id, before=(), after=s.rows()) for s in self._sessions.everything()]
         if past := [change for change in past if change.after]:
-            state = policy.fold(state, arms, past)
+            state = policy.fold(state, self._arms, past)
         self._dirty, self._pending = {}, 0
-        self._publish(policy, state)
-        return True
+        self._publish(policy, settings.policy_version, state)
+
+    @property
+    def _arms(self) -> tuple[Arm, ...]:
+        return self.configuration.arms
 
     def _observe(self, event: Event, session_id: str) -> bool:
         before = self._sessions.get(session_id)
@@ -138,6 +160,9 @@ class Learner:
             return False
         self._dirty.setdefault(session_id, told)
         self._pending += 1
+        return not self._frozen and self._end_block_if_full()
+
+    def _end_block_if_full(self) -> bool:
         if self._pending < max(1, min(_LARGEST_BLOCK, self._outcomes // _BLOCK_SHARE)):
             return False
         return self._end_block()
@@ -145,6 +170,11 @@ class Learner:
     def _end_block(self) -> bool:
         if self.vintage is None:
             return False
+        policy, version = self.vintage.policy, self.vintage.policy_version
+        if self._frozen:
+            # The arms count at once; what was reported meanwhile has to wait.
+            self._publish(policy, version, policy.fold(self.vintage.state, self._arms, []))
+            return True
         changes = []
         for session_id, before in self._dirty.items():
             session = self._sessions.get(session_id)
@@ -153,15 +183,15 @@ class Learner:
                 changes.append(SessionChange(session_id=session_id, before=before, after=after))
         self._outcomes += self._pending
         self._dirty, self._pending = {}, 0
-        policy = self.vintage.policy
-        self._publish(policy, policy.fold(self.vintage.state, tuple(self.arms.values()), changes))
+        self._publish(policy, version, policy.fold(self.vintage.state, self._arms, changes))
         return True
 
-    def _publish(self, policy: policies.AnyPolicy, state: Any) -> None:
+    def _publish(self, policy: policies.AnyPolicy, version: str, state: Any) -> None:
         self.epoch_seq = self.seq
+        self._waiting, self._unlearned = self._pending, tuple(self._dirty.items())
         self.vintage = Vintage(
             policy=policy,
-            policy_version=str(self._policy_version),
+            policy_version=version,
             epoch=self.vintage.epoch + 1 if self.vintage is not None else 0,
             epoch_hash=state_hash(policy.dump(state)),
             state=state,
@@ -169,16 +199,18 @@ class Learner:
 
     def snapshot(self) -> bytes:
         """The learner at the end of its newest block, as bytes. Raises ValueError where there is no epoch yet."""
-        if self.vintage is None or self.settings is None:
+        if self.vintage is None:
             raise ValueError("nothing has been folded yet")
         return msgspec.msgpack.encode(
             Snapshot(
-                settings=self.settings,
-                arms=tuple(self.arms.values()),
-                policy_version=self._policy_version,
+                configuration=self.configuration,
+                policy=self.vintage.policy.spec,
+                policy_version=self.vintage.policy_version,
                 epoch=self.vintage.epoch,
                 seq=self.epoch_seq,
                 outcomes=self._outcomes,
+                waiting=self._waiting,
+                unlearned=self._unlearned,
                 state=self.vintage.policy.dump(self.vintage.state),
             ),
             order="sorted",
@@ -195,15 +227,15 @@ class Learner:
         except msgspec.MsgspecError as error:
             raise ValueError(f"not a learner's snapshot: {error}") from error
         learner = cls(sessions)
-        learner.settings = snapshot.settings
-        learner.arms = {arm.id: arm for arm in snapshot.arms}
+        learner.configuration = snapshot.configuration
         learner.seq = learner.epoch_seq = snapshot.seq
-        learner._policy_version = snapshot.policy_version
         learner._outcomes = snapshot.outcomes
-        policy = policies.parse(snapshot.settings.policy)
+        learner._waiting, learner._unlearned = snapshot.waiting, snapshot.unlearned
+        learner._pending, learner._dirty = snapshot.waiting, dict(snapshot.unlearned)
+        policy = policies.parse(snapshot.policy)
         learner.vintage = Vintage(
             policy=policy,
-            policy_version=str(snapshot.policy_version),
+            policy_version=snapshot.policy_version,
             epoch=snapshot.epoch,
             epoch_hash=state_hash(snapshot.state),
             state=policy.load(snapshot.state),

@@ -10,8 +10,9 @@ from typing import TypeAlias
 import msgspec
 
 from bandit.errors import NoEligibleArm, WrongOrder
-from bandit.events import Decided, Escalated, Event, Rewarded
+from bandit.events import Closed, Decided, Erased, Escalated, Event, Progressed, Rewarded, Stuck
 from bandit.types import (
+    NO_REQUIREMENTS,
     Bar,
     BarKind,
     Decision,
@@ -19,9 +20,13 @@ from bandit.types import (
     Features,
     Offer,
     Outcome,
+    Requirements,
     SelectReason,
+    Signals,
     Usage,
 )
+
+_MOST_REPORTS = 8
 
 OUTCOME_FIELDS = ("success", "cost_usd", "usage", "latency_seconds", "served_arm")
 
@@ -54,6 +59,10 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True):
     decision: Decision
     left: EscalationReason | None = None
     reported: Revised = Revised()
+    endpoint: str = ""
+    """Where the agent was last told to reach the arm."""
+    signals: tuple[Signals, ...] = ()
+    """What was last reported of its progress, oldest first; at most `_MOST_REPORTS`."""
 
 
 class AttemptRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -103,6 +112,12 @@ class Session(msgspec.Struct, frozen=True, kw_only=True):
     """Outcomes reported so far, by Escalate and Reward."""
     exhausted: bool = False
     final: bool = False
+    closed: bool = False
+    """It is final because no reward came in time."""
+    assumed_success: float | None = None
+    """Where it is closed: the success taken for its last attempt if none was told."""
+    requirements: Requirements = NO_REQUIREMENTS
+    """What its latest request demanded."""
 
     @property
     def running(self) -> Attempt | None:
@@ -110,6 +125,10 @@ class Session(msgspec.Struct, frozen=True, kw_only=True):
         if self.exhausted or self.final or not self.attempts or self.attempts[-1].left is not None:
             return None
         return self.attempts[-1]
+
+    def with_attempt(self, i: int, attempt: Attempt) -> "Session":
+        """The session with attempt `i` replaced."""
+        return msgspec.structs.replace(self, attempts=(*self.attempts[:i], attempt, *self.attempts[i + 1 :]))
 
     def index_of(self, decision_id: str) -> int | None:
         """Position of the attempt that the decision began, or None."""
@@ -124,6 +143,12 @@ class Session(msgspec.Struct, frozen=True, kw_only=True):
         The session's success is the last attempt's, and its cost and usage less those of the other attempts are
         the last attempt's, never below 0.
         """
+        told = self._told(i)
+        if self.assumed_success is not None and told.success is None and i == len(self.attempts) - 1:
+            return msgspec.structs.replace(told, success=self.assumed_success)
+        return told
+
+    def _told(self, i: int) -> Outcome:
         own, whole = self.attempts[i].reported, self.reported
         if i != len(self.attempts) - 1 or not whole.ranks:
             return own.outcome
@@ -152,7 +177,7 @@ class Session(msgspec.Struct, frozen=True, kw_only=True):
                 decision=attempt.decision,
                 arm=outcome.served_arm or attempt.decision.arm,
                 alarm=attempt.left is not None and attempt.left.is_alarm,
-                quiet=attempt.left is None and self.final,
+                quiet=attempt.left is None and self.final and not self.closed,
                 success=None if censored else outcome.success,
                 cost_usd=outcome.cost_usd,
                 usage=outcome.usage,
@@ -160,6 +185,28 @@ class Session(msgspec.Struct, frozen=True, kw_only=True):
             if row.teaches:
                 rows.append(row)
         return tuple(rows)
+
+    def dollars(self, i: int) -> float | None:
+        """What attempt `i` cost: as told, or from its tokens at the prices of its decision; None where unknown."""
+        outcome = self.outcome(i)
+        if outcome.cost_usd is not None or outcome.usage is None:
+            return outcome.cost_usd
+        decision = self.attempts[i].decision
+        arm = outcome.served_arm or decision.arm
+        price = next((offer.price for offer in decision.situation.offers if offer.arm == arm), None)
+        return price.dollars(outcome.usage) if price is not None else None
+
+    def spending(self) -> float:
+        """Dollars of all attempts: what each cost where that is known, else what its decision expected of it."""
+        return sum(self._spending(i) for i in range(len(self.attempts)))
+
+    def _spending(self, i: int) -> float:
+        known = self.dollars(i)
+        if known is not None:
+            return known
+        decision = self.attempts[i].decision
+        expected = next((score.cost_usd for score in decision.scores if score.arm == decision.arm), None)
+        return expected or 0.0
 
     def alarmed(self) -> tuple[str, ...]:
         """Arms whose attempts here were left with an alarm, oldest first."""
@@ -177,19 +224,28 @@ def _less(whole: Usage, parts: Sequence[Usage]) -> Usage:
 def apply(session: Session | None, event: Event) -> Session | None:
     """The session after one of its events, in sequence order; None where it still has no attempt.
 
-    Events that concern no session, and repeats of a sticky answer, change nothing.
+    Events that concern no session, or none that is there, change nothing.
     """
     match event:
         case Decided(decision=decision, left=left):
             session = session or Session(session_id=decision.session_id)
             attempts = session.attempts
-            if left is not None:
+            if left is not None and attempts:
                 attempts = (*attempts[:-1], msgspec.structs.replace(attempts[-1], left=left))
             return msgspec.structs.replace(
                 session,
                 features=decision.situation.features,
-                attempts=(*attempts, Attempt(decision=decision)),
+                attempts=(*attempts, Attempt(decision=decision, endpoint=event.endpoint)),
+                requirements=decision.situation.requirements,
             )
+        case Stuck() if session is not None and (i := session.index_of(event.decision_id)) is not None:
+            session = session.with_attempt(i, msgspec.structs.replace(session.attempts[i], endpoint=event.endpoint))
+            if event.requirements is None:
+                return session
+            return msgspec.structs.replace(session, requirements=event.requirements)
+        case Progressed() if session is not None and (i := session.index_of(event.decision_id)) is not None:
+            signals = (*session.attempts[i].signals, event.signals)[-_MOST_REPORTS:]
+            return session.with_attempt(i, msgspec.structs.replace(session.attempts[i], signals=signals))
         case Escalated() if session is not None and (i := session.index_of(event.decision_id)) is not None:
             rank = session.revision + 1, session.reports
             attempt = session.attempts[i]
@@ -197,8 +253,7 @@ def apply(session: Session | None, event: Event) -> Session | None:
                 attempt, left=event.reason, reported=attempt.reported.merge(event.outcome, rank)
             )
             return msgspec.structs.replace(
-                session,
-                attempts=(*session.attempts[:i], ended, *session.attempts[i + 1 :]),
+                session.with_attempt(i, ended),
                 features={**session.features, **event.features},
                 revision=rank[0],
                 reports=session.reports + 1,
@@ -212,6 +267,8 @@ def apply(session: Session | None, event: Event) -> Session | None:
                 reports=session.reports + 1,
                 final=session.final or event.final,
             )
+            if event.final:
+                session = msgspec.structs.replace(session, closed=False, assumed_success=None)
             if not event.decision_id:
                 return msgspec.structs.replace(session, reported=session.reported.merge(event.outcome, rank))
             i = session.index_of(event.decision_id)
@@ -219,7 +276,11 @@ def apply(session: Session | None, event: Event) -> Session | None:
                 return session
             attempt = session.attempts[i]
             told = msgspec.structs.replace(attempt, reported=attempt.reported.merge(event.outcome, rank))
-            return msgspec.structs.replace(session, attempts=(*session.attempts[:i], told, *session.attempts[i + 1 :]))
+            return session.with_attempt(i, told)
+        case Closed() if session is not None and not session.final:
+            return msgspec.structs.replace(session, final=True, closed=True, assumed_success=event.success)
+        case Erased() if session is not None:
+            return msgspec.structs.replace(session, features={})
     return session
 
 
@@ -258,10 +319,7 @@ def on_select(session: Session | None, offers: Sequence[Offer], pinned_arm: str 
     """
     if session is None or not session.attempts:
         return Begin(reason=SelectReason.PINNED if pinned_arm else SelectReason.SAMPLED)
-    if session.final:
-        raise WrongOrder("the session is final")
-    if session.exhausted:
-        raise WrongOrder("the session is exhausted: no further attempt was worth its price")
+    _require_open(session)
     running = session.attempts[-1].decision
     if pinned_arm:
         if pinned_arm == running.arm:
@@ -276,10 +334,7 @@ def on_select(session: Session | None, offers: Sequence[Offer], pinned_arm: str 
 
 def check_running(session: Session, decision_id: str) -> Attempt:
     """The running attempt, which `decision_id` must name. Raises WrongOrder where it is stale, exhausted or final."""
-    if session.final:
-        raise WrongOrder("the session is final")
-    if session.exhausted:
-        raise WrongOrder("the session is exhausted: no further attempt was worth its price")
+    _require_open(session)
     running = session.attempts[-1]
     if running.decision.decision_id != decision_id:
         raise WrongOrder(
@@ -287,6 +342,15 @@ def check_running(session: Session, decision_id: str) -> Attempt:
             f"decision {running.decision.decision_id}"
         )
     return running
+
+
+def _require_open(session: Session) -> None:
+    if session.closed:
+        raise WrongOrder("the session is closed: no reward came in time")
+    if session.final:
+        raise WrongOrder("the session is final")
+    if session.exhausted:
+        raise WrongOrder("the session is exhausted: no further attempt was worth its price")
 
 
 def without_tried(session: Session | None, offers: tuple[Offer, ...]) -> tuple[Offer, ...]:

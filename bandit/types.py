@@ -52,6 +52,46 @@ class EscalationReason(enum.StrEnum):
         return self in (EscalationReason.VERIFIED_FAILURE, EscalationReason.STRUGGLING)
 
 
+class Mode(enum.StrEnum):
+    """Who decides, and whether outcomes are learned from."""
+
+    APPRENTICE = "apprentice"
+    """The baseline arm takes every session; the policy learns from it."""
+    LIVE = "live"
+    FROZEN = "frozen"
+    """The policy decides with what it has learned; what is reported meanwhile is learned once it is live again."""
+
+
+class PolicyStage(enum.StrEnum):
+    """What a policy of a router is doing."""
+
+    CREATED = "created"
+    LIVE = "live"
+    SUPERSEDED = "superseded"
+    ROLLED_BACK = "rolled_back"
+
+
+class ProgressAction(enum.StrEnum):
+    """What an agent is advised to do with a running attempt."""
+
+    CONTINUE = "continue"
+    ESCALATE = "escalate"
+    STOP = "stop"
+
+
+class Usage(msgspec.Struct, frozen=True, kw_only=True):
+    """Tokens of one attempt, totals so far. Cached input tokens are not counted again as input tokens."""
+
+    input_tokens: float = 0.0
+    output_tokens: float = 0.0
+    cached_tokens: float = 0.0
+
+    @property
+    def total(self) -> float:
+        """All tokens together."""
+        return self.input_tokens + self.output_tokens + self.cached_tokens
+
+
 class Price(msgspec.Struct, frozen=True, kw_only=True):
     """List price in dollars per million tokens, each >= 0."""
 
@@ -59,6 +99,15 @@ class Price(msgspec.Struct, frozen=True, kw_only=True):
     output_usd: float = 0.0
     cached_usd: float | None = None
     """Cached input; None where the provider gives no discount, so that input_usd applies."""
+
+    def dollars(self, usage: Usage) -> float:
+        """What so many tokens cost."""
+        cached_usd = self.input_usd if self.cached_usd is None else self.cached_usd
+        return (
+            usage.input_tokens * self.input_usd
+            + usage.output_tokens * self.output_usd
+            + usage.cached_tokens * cached_usd
+        ) / 1e6
 
 
 class Figure(msgspec.Struct, frozen=True, kw_only=True):
@@ -76,29 +125,93 @@ class Arm(msgspec.Struct, frozen=True, kw_only=True):
     id: str
     provider: str = ""
     price: Price | None = None
+    endpoints: tuple[str, ...] = ()
+    """Names of the places that serve it, the preferred one first; empty: one place without a name."""
     capabilities: frozenset[str] = frozenset()
+    context_window_tokens: int | None = None
+    """Longest prompt it takes; None is unknown, and no prompt is too long."""
     figures: tuple[Figure, ...] = ()
     retired: bool = False
 
 
-class Usage(msgspec.Struct, frozen=True, kw_only=True):
-    """Tokens of one attempt, totals so far. Cached input tokens are not counted again as input tokens."""
+class Signals(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """How a running attempt has gone so far: counts since it began, each >= 0; None is unknown."""
 
-    input_tokens: float = 0.0
-    output_tokens: float = 0.0
-    cached_tokens: float = 0.0
+    turns: int | None = None
+    tool_calls: int | None = None
+    tool_errors: int | None = None
+    """Tool calls that failed."""
+    repeated_calls: int | None = None
+    """Tool calls equal to an earlier one of the attempt."""
+    failed_tests: int | None = None
+    reverted_edits: int | None = None
+    usage: Usage | None = None
+    cost_usd: float | None = None
 
-    @property
-    def total(self) -> float:
-        """All tokens together."""
-        return self.input_tokens + self.output_tokens + self.cached_tokens
+
+class Requirements(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What a request demands of the arm that serves it, beyond the router's rules."""
+
+    allow: frozenset[str] = frozenset()
+    """Only these arms; empty: all."""
+    deny: frozenset[str] = frozenset()
+    capabilities: frozenset[str] = frozenset()
+    context_tokens: int = 0
+    """Tokens of the prompt that the arm has to take, 0 where unknown."""
+    max_cost_usd: float | None = None
+    """Expected dollars that an attempt may cost at most."""
 
 
-class Objective(msgspec.Struct, frozen=True, kw_only=True):
-    """What a router maximises: value_usd x success - cost."""
+NO_REQUIREMENTS = Requirements()
+
+
+class Objective(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What a router maximises: value_usd x success - (1 + price of budget) x cost - latency_usd_per_second x latency.
+
+    With a quality floor, an attempt goes to the cheapest arm whose predicted success reaches it instead.
+    """
 
     value_usd: float = 5.0
     """Dollars that a resolved session is worth, > 0."""
+    latency_usd_per_second: float = 0.0
+    """Dollars that a second of an attempt costs, >= 0."""
+    quality_floor: float | None = None
+    """Success that the arm's prediction must reach, in [0, 1]; the strongest arm where none does. None: no floor."""
+    quality_floor_relative: bool = False
+    """The floor is a share of the best arm's predicted success instead of a probability."""
+    budget_usd: float | None = None
+    """Dollars to spend per period, > 0. None: no budget."""
+    budget_period_seconds: float | None = None
+    """Length of the period, > 0; there where `budget_usd` is."""
+    session_cap_usd: float | None = None
+    """Arms that are expected to bring a session's dollars above this are ruled out. None: no cap."""
+
+
+class Rule(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Which arms some callers may use.
+
+    It holds for a session whose category features `organisation`, `project` and `user` equal the parts that are not
+    empty; of several rules that hold, an arm must pass all.
+    """
+
+    organisation: str = ""
+    project: str = ""
+    user: str = ""
+    allow: frozenset[str] = frozenset()
+    """Only these arms; empty: all."""
+    deny: frozenset[str] = frozenset()
+
+
+class Failover(msgspec.Struct, frozen=True, kw_only=True):
+    """When agents' reports take an endpoint of an arm out, and for how long."""
+
+    errors: int = 3
+    """Attempts left with UNAVAILABLE within the window that take it out, >= 1 …"""
+    error_share: float = 0.5
+    """… where they are at least this share of the attempts there that ended within the window, in [0, 1]."""
+    window_seconds: float = 60.0
+    cool_down_seconds: float = 60.0
+    """How long it is out the first time; doubled each time it fails again right after its return."""
 
 
 class RouterSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -106,15 +219,42 @@ class RouterSettings(msgspec.Struct, frozen=True, kw_only=True):
 
     id: str = "default"
     seed: int = 0
+    mode: Mode = Mode.LIVE
     policy: str = "thompson"
+    """Specification of the policy that decides."""
+    policy_version: str = "1"
+    """Names that policy with its definition; see `PolicyRecord`."""
+    baseline_arm: str | None = None
+    """What apprentice mode takes, and others are compared with."""
     objective: Objective = Objective()
+    rules: tuple[Rule, ...] = ()
+    failover: Failover = Failover()
     max_attempts: int = 3
+    reward_wait_seconds: float = 7 * 86_400.0
+    """How long after its last event a session without a final reward is waited for."""
+    missing_success: float | None = None
+    """The success taken for a session whose reward did not come in time, in [0, 1]; None: censored."""
+    store_text: bool = False
+    """Whether text features are logged as sent; else only what is learned from them, their hashed form."""
     exploration_floor: float = 0.02
     """Share of every lottery that is uniform over the eligible arms, in [0, 1]."""
     draws: int = 256
     """Posterior draws a decision takes, M."""
     alpha: float = 0.6
     """Scale of the posterior's spread in those draws; 1 is plain Thompson sampling."""
+
+
+class PolicyRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """A policy that a router has or had."""
+
+    version: str
+    policy: str
+    """Its specification."""
+    definition: str = ""
+    """The policy file it came from, TOML; empty where the specification says all."""
+    stage: PolicyStage = PolicyStage.CREATED
+    why: str = ""
+    """Why it is at that stage, for people."""
 
 
 class BarKind(enum.StrEnum):
@@ -159,8 +299,16 @@ class Situation(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, g
     """Arms of this session whose attempts were left with an alarm, oldest first."""
     may_stop: bool = False
     """Whether giving up is an answer (the last attempt was left with an alarm)."""
+    mode: Mode = Mode.LIVE
+    requirements: Requirements = NO_REQUIREMENTS
+    """What the session's latest request demanded; it goes on to hold for the attempts after this one."""
     cost_cap_usd: float | None = None
-    """Expected dollars that the attempt may cost at most."""
+    """Expected dollars that the attempt may cost at most: the least of the request's cap and what the session's cap
+    leaves. None: no cap."""
+    reread_tokens: int = 0
+    """Tokens of the session so far that the arm would have to read at its full input price; 0 on the first attempt."""
+    budget_price: float = 0.0
+    """What a dollar costs under the budget, beyond itself, >= 0."""
     objective: Objective
     exploration_floor: float
     draws: int

@@ -202,7 +202,7 @@ class Engine:
     def put_arm(self, command: PutArm) -> Move:
         """Raises Unknown, and WrongOrder where the arm is retired."""
         router = self._router(command.router)
-        there = router.arms.get(command.arm.id)
+        there = router.configuration.arm(command.arm.id)
         if there is not None and there.retired:
             raise WrongOrder(f"arm {there.id!r} is retired, and an id is never reused")
         return Move(router=router, events=(ArmPut(arm=command.arm),), reply=ArmStands(arm=command.arm))
@@ -228,7 +228,7 @@ class Engine:
 
     def arms(self, router_id: str) -> list[Arm]:
         """A router's arms, retired ones included, in the order in which they were put. Raises Unknown."""
-        return list(self._router(router_id).arms.values())
+        return list(self._router(router_id).configuration.arms)
 
     async def offers(self, router_id: str, arm: str) -> None:
         """Returns when the router offers the arm. Raises Unknown; StoreUnavailable where no epoch comes for long."""
@@ -263,5 +263,5 @@ class Engine:
 
 def _require_arms(router: Router, field: str, arms: Iterable[str]) -> None:
     for arm in sorted(arms):
-        if arm not in router.arms:
+        if router.configuration.arm(arm) is None:
             raise Unknown(field, "arm", arm)

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import msgspec
 
 from bandit import eligibility, record
+from bandit.configuration import Configuration
 from bandit.decision import Vintage
 from bandit.events import ArmPut, Event, RouterPut
 from bandit.learner import Learner
@@ -15,7 +16,7 @@ from server import fold
 from server.store.epochs import EpochFiles
 from server.store.protocol import EventReader
 
-_CONFIGURATION = frozenset(("router_put", "arm_put"))
+_CONFIGURING = frozenset(("router_put", "arm_put", "policy_put", "availability_set", "configured"))
 _PIECE = 1000
 
 
@@ -38,9 +39,7 @@ class Router:
 
     def __init__(self, router_id: str) -> None:
         self.id = router_id
-        self.settings: RouterSettings | None = None
-        """None before the log says what they are; never while the service is ready."""
-        self.arms: dict[str, Arm] = {}
+        self.configuration = Configuration()
         self.vintage: Vintage | None = None
         """None before the first epoch; never while the service is ready."""
         self.learned_seq = 0
@@ -52,21 +51,20 @@ class Router:
     @property
     def current(self) -> Current:
         """What it decides by. There always is something while the service is ready."""
-        assert self.settings is not None and self.vintage is not None, "the service was not ready"
-        return Current(self.settings, self.vintage)
+        settings = self.configuration.settings
+        assert settings is not None and self.vintage is not None, "the service was not ready"
+        return Current(settings, self.vintage)
 
-    def restart(self) -> None:
-        """Forgets what the log says of settings and arms, to be told again."""
-        self.settings, self.arms, self._open_offers = None, {}, None
+    def restart(self, configuration: Configuration) -> None:
+        """Goes on from what the log said earlier; it is to be told what was said since."""
+        self.configuration = configuration
+        self._open_offers = None
 
     def apply(self, event: Event) -> None:
-        """Takes in a configuration event of the router."""
-        match event:
-            case RouterPut(settings=settings):
-                self.settings = settings
-            case ArmPut(arm=arm):
-                self.arms[arm.id] = arm
-                self._open_offers = None
+        """Takes in an event of the router."""
+        configuration = self.configuration.apply(event)
+        if configuration is not self.configuration:
+            self.restart(configuration)
 
     def adopt(self, learner: Learner) -> None:
         """Decides under the learner's newest epoch from now on, unless the one in use has learned more."""
@@ -74,7 +72,7 @@ class Router:
             return
         self.vintage = learner.vintage
         self.learned_seq = learner.epoch_seq
-        self._known = frozenset(learner.arms)
+        self._known = frozenset(arm.id for arm in learner.configuration.arms)
         self._open_offers = None
         waiting, self._waiting = self._waiting, []
         for arm, waiter in waiting:
@@ -101,7 +99,7 @@ class Router:
         return self._open_offers
 
     def _offered(self) -> list[Arm]:
-        return [arm for arm in self.arms.values() if arm.id in self._known]
+        return [arm for arm in self.configuration.arms if arm.id in self._known]
 
     async def knows(self, arm: str) -> None:
         """Returns when the epoch in use knows the arm."""
@@ -117,18 +115,18 @@ def refresh(routers: Iterable[Router], reader: EventReader, epochs: EpochFiles) 
     last = reader.last_seq
     since: dict[str, int] = {}
     for router in by_id.values():
-        router.restart()
+        router.restart(Configuration())
         since[router.id] = 0
         if (blob := fold.newest(epochs, router.id, last)) is not None:
             learner = Learner.resume(blob)
             since[router.id] = learner.seq
-            router.settings, router.arms = learner.settings, dict(learner.arms)
+            router.restart(learner.configuration)
             router.adopt(learner)
     after = min(since.values(), default=last)
     while events := reader.read(after, _PIECE, last):
         after = events[-1].seq
         for stored in events:
-            if stored.kind in _CONFIGURATION and stored.seq > since.get(stored.router, last):
+            if stored.kind in _CONFIGURING and stored.seq > since.get(stored.router, last):
                 by_id[stored.router].apply(record.decode(stored.kind, stored.body, stored.private).event)
 
 
@@ -139,10 +137,10 @@ def differences(router: Router, wanted: RouterConfig) -> list[Event]:
     """
     events: list[Event] = []
     for arm in wanted.arms:
-        there = router.arms.get(arm.id)
+        there = router.configuration.arm(arm.id)
         put = arm if there is None else msgspec.structs.replace(arm, retired=there.retired)
         if put != there:
             events.append(ArmPut(arm=put))
-    if wanted.settings != router.settings:
+    if wanted.settings != router.configuration.settings:
         events.append(RouterPut(settings=wanted.settings))
     return events

@@ -46,7 +46,7 @@ def _configure(config: Config, store: Store, epochs: EpochFiles, routers: Mappin
     for wanted in config.routers:
         router = routers[wanted.settings.id]
         # What nobody configured is a proposal for a log that has no such router yet.
-        if not config.bundled or router.settings is None:
+        if not config.bundled or router.configuration.settings is None:
             events += (_logged(router.id, event) for event in differences(router, wanted))
     if events:
         store.append(events)

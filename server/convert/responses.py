@@ -2,14 +2,14 @@
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from bandit.cost import dollars
-from bandit.session import AttemptRow, Session
+from bandit.session import Session
 from bandit.types import (
     Arm,
     BarKind,
     Decision,
     EscalationReason,
     FeatureValue,
+    Mode,
     SelectReason,
     Text,
     Usage,
@@ -20,6 +20,7 @@ from server.commands import Choice, DecisionView, Moved, RouterView, SessionView
 
 _REASONS = {reason: pb.SelectReason.Value(f"SELECT_REASON_{reason.name}") for reason in SelectReason}
 _LEFT = {reason: pb.EscalationReason.Value(f"ESCALATION_REASON_{reason.name}") for reason in EscalationReason}
+_MODES = {mode: admin_pb2.Mode.Value(f"MODE_{mode.name}") for mode in Mode}
 
 
 def select_response(choice: Choice) -> pb.SelectResponse:
@@ -50,7 +51,7 @@ def escalate_response(moved: Moved) -> pb.EscalateResponse:
 def get_session_response(view: SessionView) -> pb.GetSessionResponse:
     """Everything known about a session."""
     session = view.session
-    costs = [cost for i in range(len(session.attempts)) if (cost := _cost(session, i)) is not None]
+    costs = [cost for i in range(len(session.attempts)) if (cost := session.dollars(i)) is not None]
     stopped = view.told[-1].escalated if session.exhausted else None
     return pb.GetSessionResponse(
         session_id=session.session_id,
@@ -108,7 +109,7 @@ def router(view: RouterView) -> admin_pb2.Router:
             ),
             max_attempts=settings.max_attempts,
         ),
-        mode=admin_pb2.MODE_LIVE,
+        mode=_MODES[settings.mode],
         policy=settings.policy,
         policy_version=view.policy_version,
         epoch=view.epoch,
@@ -188,7 +189,7 @@ def _outcome(view: SessionView, i: int) -> pb.Outcome:
     return pb.Outcome(
         success=_success(session, i),
         success_censored=attempt.left is not None and not attempt.left.is_alarm,
-        cost_usd=_cost(session, i),
+        cost_usd=session.dollars(i),
         usage=_usage(outcome.usage) if outcome.usage is not None else None,
         latency_seconds=outcome.latency_seconds,
         served_arm=outcome.served_arm or "",
@@ -202,17 +203,6 @@ def _success(session: Session, i: int) -> float | None:
     told = session.outcome(i).success
     left = session.attempts[i].left
     return 0.0 if told is None and left is not None and left.is_alarm else told
-
-
-def _cost(session: Session, i: int) -> float | None:
-    """Dollars of an attempt: as told, or from its tokens at the prices of its decision."""
-    attempt, outcome = session.attempts[i], session.outcome(i)
-    arm = outcome.served_arm or attempt.decision.arm
-    price = next((offer.price for offer in attempt.decision.situation.offers if offer.arm == arm), None)
-    row = AttemptRow(
-        decision=attempt.decision, arm=arm, alarm=False, success=None, cost_usd=outcome.cost_usd, usage=outcome.usage
-    )
-    return dollars(row, price)
 
 
 def _usage(usage: Usage) -> pb.Usage:

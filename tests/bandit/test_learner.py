@@ -273,7 +273,7 @@ def refolded(log: list[Fed]) -> str:
     last = log[-1].seq
     assert learner.feed(last + 1, RouterPut(settings=msgspec.structs.replace(SETTINGS, policy="uniform")))
     assert learner.feed(last + 2, RouterPut(settings=SETTINGS))
-    assert newest(learner)[3] == "3"
+    assert newest(learner)[3] == "1"
     return newest(learner)[2]
 
 
@@ -305,8 +305,8 @@ def test_settings_alone_begin_no_epoch(story: Story) -> None:
     before = newest(learner)
     assert not learner.feed(10_000, RouterPut(settings=msgspec.structs.replace(SETTINGS, alpha=0.1, draws=512)))
     assert newest(learner) == before
-    assert learner.settings is not None
-    assert learner.settings.draws == 512
+    assert learner.configuration.settings is not None
+    assert learner.configuration.settings.draws == 512
 
 
 def test_a_new_arm_begins_an_epoch_and_is_offered_a_share(story: Story) -> None:

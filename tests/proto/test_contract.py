@@ -14,7 +14,7 @@ METHODS = {
     "Routing": "Select BatchSelect Escalate ReportProgress Reward GetSession GetDecision",
     "Admin": "CreateRouter GetRouter UpdateRouter ListRouters PutArm ListArms RetireArm SetAvailability CreatePolicy "
     "ListPolicies StartShadow StartCanary PromotePolicy RollBackPolicy SetMode",
-    "Events": "ExportEvents ImportEvents",
+    "Events": "ExportEvents ImportEvents EraseSessions",
 }
 
 FIELDS = {

@@ -84,6 +84,32 @@ POLICY_STAGE_ROLLED_BACK: PolicyStage.ValueType  # 6
 """Was taken out, by an operator or by the guard."""
 Global___PolicyStage: _TypeAlias = PolicyStage  # noqa: Y015
 
+class _Preset:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _PresetEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Preset.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    PRESET_UNSPECIFIED: _Preset.ValueType  # 0
+    PRESET_CHEAP: _Preset.ValueType  # 1
+    """A success is worth $1."""
+    PRESET_BALANCED: _Preset.ValueType  # 2
+    """A success is worth $5, the default."""
+    PRESET_BEST: _Preset.ValueType  # 3
+    """A success is worth $25."""
+
+class Preset(_Preset, metaclass=_PresetEnumTypeWrapper):
+    """How much a success is worth against what it costs, for those who would rather not name an amount."""
+
+PRESET_UNSPECIFIED: Preset.ValueType  # 0
+PRESET_CHEAP: Preset.ValueType  # 1
+"""A success is worth $1."""
+PRESET_BALANCED: Preset.ValueType  # 2
+"""A success is worth $5, the default."""
+PRESET_BEST: Preset.ValueType  # 3
+"""A success is worth $25."""
+Global___Preset: _TypeAlias = Preset  # noqa: Y015
+
 @_typing.final
 class Prices(_message.Message):
     """Dollars per million tokens. Each 0 or more; a price of 0 is a price."""
@@ -161,6 +187,9 @@ class Arm(_message.Message):
     RETIRED_FIELD_NUMBER: _builtins.int
     DOWN_UNTIL_FIELD_NUMBER: _builtins.int
     DOWN_WHY_FIELD_NUMBER: _builtins.int
+    ENDPOINTS_FIELD_NUMBER: _builtins.int
+    CONTEXT_WINDOW_TOKENS_FIELD_NUMBER: _builtins.int
+    ENDPOINTS_DOWN_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Names it for ever; a new version of a model is a new arm."""
     provider: _builtins.str
@@ -172,6 +201,8 @@ class Arm(_message.Message):
     retired: _builtins.bool
     """Set by the server; ignored in PutArm."""
     down_why: _builtins.str
+    context_window_tokens: _builtins.int
+    """The longest prompt it takes, in tokens, 1 or more. Absent: unknown, so that none is too long."""
     @_builtins.property
     def prices(self) -> Global___Prices:
         """Absent is unknown, which is not free."""
@@ -186,6 +217,16 @@ class Arm(_message.Message):
     def down_until(self) -> _timestamp_pb2.Timestamp:
         """Set by the server: down until then, and why. Absent: up."""
 
+    @_builtins.property
+    def endpoints(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """The places that serve it, by names of the operator's, the preferred one first: agents are told the first that is
+        up. Empty: one place without a name.
+        """
+
+    @_builtins.property
+    def endpoints_down(self) -> _containers.RepeatedCompositeFieldContainer[Global___EndpointDown]:
+        """Set by the server: the endpoints that are down."""
+
     def __init__(
         self,
         *,
@@ -198,14 +239,47 @@ class Arm(_message.Message):
         retired: _builtins.bool = ...,
         down_until: _timestamp_pb2.Timestamp | None = ...,
         down_why: _builtins.str = ...,
+        endpoints: _abc.Iterable[_builtins.str] | None = ...,
+        context_window_tokens: _builtins.int | None = ...,
+        endpoints_down: _abc.Iterable[Global___EndpointDown] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["down_until", b"down_until", "prices", b"prices"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_context_window_tokens", b"_context_window_tokens", "context_window_tokens", b"context_window_tokens", "down_until", b"down_until", "prices", b"prices"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["capabilities", b"capabilities", "down_until", b"down_until", "down_why", b"down_why", "figures", b"figures", "id", b"id", "predecessor", b"predecessor", "prices", b"prices", "provider", b"provider", "retired", b"retired"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_context_window_tokens", b"_context_window_tokens", "capabilities", b"capabilities", "context_window_tokens", b"context_window_tokens", "down_until", b"down_until", "down_why", b"down_why", "endpoints", b"endpoints", "endpoints_down", b"endpoints_down", "figures", b"figures", "id", b"id", "predecessor", b"predecessor", "prices", b"prices", "provider", b"provider", "retired", b"retired"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__context_window_tokens: _TypeAlias = _typing.Literal["context_window_tokens"]  # noqa: Y015
+    _WhichOneofArgType__context_window_tokens: _TypeAlias = _typing.Literal["_context_window_tokens", b"_context_window_tokens"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__context_window_tokens) -> _WhichOneofReturnType__context_window_tokens | None: ...
+
+Global___Arm: _TypeAlias = Arm  # noqa: Y015
+
+@_typing.final
+class EndpointDown(_message.Message):
+    """An endpoint of an arm that is out for a while."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ENDPOINT_FIELD_NUMBER: _builtins.int
+    UNTIL_FIELD_NUMBER: _builtins.int
+    WHY_FIELD_NUMBER: _builtins.int
+    endpoint: _builtins.str
+    why: _builtins.str
+    @_builtins.property
+    def until(self) -> _timestamp_pb2.Timestamp: ...
+    def __init__(
+        self,
+        *,
+        endpoint: _builtins.str = ...,
+        until: _timestamp_pb2.Timestamp | None = ...,
+        why: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["until", b"until"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["endpoint", b"endpoint", "until", b"until", "why", b"why"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
-Global___Arm: _TypeAlias = Arm  # noqa: Y015
+Global___EndpointDown: _TypeAlias = EndpointDown  # noqa: Y015
 
 @_typing.final
 class Objective(_message.Message):
@@ -223,6 +297,7 @@ class Objective(_message.Message):
     BUDGET_USD_FIELD_NUMBER: _builtins.int
     BUDGET_PERIOD_SECONDS_FIELD_NUMBER: _builtins.int
     SESSION_CAP_USD_FIELD_NUMBER: _builtins.int
+    PRESET_FIELD_NUMBER: _builtins.int
     value_usd: _builtins.float
     """What a resolved session is worth, in dollars, above 0. Absent: 5."""
     latency_usd_per_second: _builtins.float
@@ -237,6 +312,8 @@ class Objective(_message.Message):
     """Length of the period in seconds, above 0; required with `budget_usd`."""
     session_cap_usd: _builtins.float
     """Arms whose expected cost would bring the session above this many dollars are not eligible. Absent: no cap."""
+    preset: Global___Preset.ValueType
+    """Sets `value_usd` where that is absent. Answers name the value, not the preset."""
     def __init__(
         self,
         *,
@@ -247,10 +324,11 @@ class Objective(_message.Message):
         budget_usd: _builtins.float | None = ...,
         budget_period_seconds: _builtins.float | None = ...,
         session_cap_usd: _builtins.float | None = ...,
+        preset: Global___Preset.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_budget_period_seconds", b"_budget_period_seconds", "_budget_usd", b"_budget_usd", "_latency_usd_per_second", b"_latency_usd_per_second", "_quality_floor", b"_quality_floor", "_session_cap_usd", b"_session_cap_usd", "_value_usd", b"_value_usd", "budget_period_seconds", b"budget_period_seconds", "budget_usd", b"budget_usd", "latency_usd_per_second", b"latency_usd_per_second", "quality_floor", b"quality_floor", "session_cap_usd", b"session_cap_usd", "value_usd", b"value_usd"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_budget_period_seconds", b"_budget_period_seconds", "_budget_usd", b"_budget_usd", "_latency_usd_per_second", b"_latency_usd_per_second", "_quality_floor", b"_quality_floor", "_session_cap_usd", b"_session_cap_usd", "_value_usd", b"_value_usd", "budget_period_seconds", b"budget_period_seconds", "budget_usd", b"budget_usd", "latency_usd_per_second", b"latency_usd_per_second", "quality_floor", b"quality_floor", "quality_floor_relative", b"quality_floor_relative", "session_cap_usd", b"session_cap_usd", "value_usd", b"value_usd"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_budget_period_seconds", b"_budget_period_seconds", "_budget_usd", b"_budget_usd", "_latency_usd_per_second", b"_latency_usd_per_second", "_quality_floor", b"_quality_floor", "_session_cap_usd", b"_session_cap_usd", "_value_usd", b"_value_usd", "budget_period_seconds", b"budget_period_seconds", "budget_usd", b"budget_usd", "latency_usd_per_second", b"latency_usd_per_second", "preset", b"preset", "quality_floor", b"quality_floor", "quality_floor_relative", b"quality_floor_relative", "session_cap_usd", b"session_cap_usd", "value_usd", b"value_usd"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__budget_period_seconds: _TypeAlias = _typing.Literal["budget_period_seconds"]  # noqa: Y015
     _WhichOneofArgType__budget_period_seconds: _TypeAlias = _typing.Literal["_budget_period_seconds", b"_budget_period_seconds"]  # noqa: Y015
@@ -278,6 +356,57 @@ class Objective(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__value_usd) -> _WhichOneofReturnType__value_usd | None: ...
 
 Global___Objective: _TypeAlias = Objective  # noqa: Y015
+
+@_typing.final
+class Failover(_message.Message):
+    """When agents' reports take an endpoint of an arm out, and for how long. What is absent keeps the server's default."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ERRORS_FIELD_NUMBER: _builtins.int
+    ERROR_SHARE_FIELD_NUMBER: _builtins.int
+    WINDOW_SECONDS_FIELD_NUMBER: _builtins.int
+    COOL_DOWN_SECONDS_FIELD_NUMBER: _builtins.int
+    errors: _builtins.int
+    """Attempts left with UNAVAILABLE within the window that take it out, 1 or more. Absent: 3."""
+    error_share: _builtins.float
+    """They must also be this share of the attempts there that ended within the window, 0 to 1. Absent: 0.5."""
+    window_seconds: _builtins.float
+    """Seconds, above 0. Absent: 60."""
+    cool_down_seconds: _builtins.float
+    """How long it is out the first time, in seconds, above 0; doubled each time it fails again right after its return, up
+    to an hour. Absent: 60.
+    """
+    def __init__(
+        self,
+        *,
+        errors: _builtins.int | None = ...,
+        error_share: _builtins.float | None = ...,
+        window_seconds: _builtins.float | None = ...,
+        cool_down_seconds: _builtins.float | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_cool_down_seconds", b"_cool_down_seconds", "_error_share", b"_error_share", "_errors", b"_errors", "_window_seconds", b"_window_seconds", "cool_down_seconds", b"cool_down_seconds", "error_share", b"error_share", "errors", b"errors", "window_seconds", b"window_seconds"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cool_down_seconds", b"_cool_down_seconds", "_error_share", b"_error_share", "_errors", b"_errors", "_window_seconds", b"_window_seconds", "cool_down_seconds", b"cool_down_seconds", "error_share", b"error_share", "errors", b"errors", "window_seconds", b"window_seconds"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__cool_down_seconds: _TypeAlias = _typing.Literal["cool_down_seconds"]  # noqa: Y015
+    _WhichOneofArgType__cool_down_seconds: _TypeAlias = _typing.Literal["_cool_down_seconds", b"_cool_down_seconds"]  # noqa: Y015
+    _WhichOneofReturnType__error_share: _TypeAlias = _typing.Literal["error_share"]  # noqa: Y015
+    _WhichOneofArgType__error_share: _TypeAlias = _typing.Literal["_error_share", b"_error_share"]  # noqa: Y015
+    _WhichOneofReturnType__errors: _TypeAlias = _typing.Literal["errors"]  # noqa: Y015
+    _WhichOneofArgType__errors: _TypeAlias = _typing.Literal["_errors", b"_errors"]  # noqa: Y015
+    _WhichOneofReturnType__window_seconds: _TypeAlias = _typing.Literal["window_seconds"]  # noqa: Y015
+    _WhichOneofArgType__window_seconds: _TypeAlias = _typing.Literal["_window_seconds", b"_window_seconds"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__cool_down_seconds) -> _WhichOneofReturnType__cool_down_seconds | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__error_share) -> _WhichOneofReturnType__error_share | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__errors) -> _WhichOneofReturnType__errors | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__window_seconds) -> _WhichOneofReturnType__window_seconds | None: ...
+
+Global___Failover: _TypeAlias = Failover  # noqa: Y015
 
 @_typing.final
 class Learning(_message.Message):
@@ -411,18 +540,24 @@ class RouterSettings(_message.Message):
     BASELINE_ARM_FIELD_NUMBER: _builtins.int
     STORE_TEXT_FIELD_NUMBER: _builtins.int
     MAX_ATTEMPTS_FIELD_NUMBER: _builtins.int
+    FAILOVER_FIELD_NUMBER: _builtins.int
+    SEED_FIELD_NUMBER: _builtins.int
     baseline_arm: _builtins.str
     """The arm that apprentice mode uses and guards compare with."""
     store_text: _builtins.bool
     """Keep text features as sent; else only their hashed form. Absent at creation: false."""
     max_attempts: _builtins.int
     """Attempts a session may have, 1 or more. Absent at creation: 3."""
+    seed: _builtins.int
+    """Key of the router's random streams, 0 or more. Absent at creation: 0."""
     @_builtins.property
     def objective(self) -> Global___Objective: ...
     @_builtins.property
     def learning(self) -> Global___Learning: ...
     @_builtins.property
     def rules(self) -> Global___Rules: ...
+    @_builtins.property
+    def failover(self) -> Global___Failover: ...
     def __init__(
         self,
         *,
@@ -432,21 +567,27 @@ class RouterSettings(_message.Message):
         baseline_arm: _builtins.str | None = ...,
         store_text: _builtins.bool | None = ...,
         max_attempts: _builtins.int | None = ...,
+        failover: Global___Failover | None = ...,
+        seed: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_baseline_arm", b"_baseline_arm", "_max_attempts", b"_max_attempts", "_store_text", b"_store_text", "baseline_arm", b"baseline_arm", "learning", b"learning", "max_attempts", b"max_attempts", "objective", b"objective", "rules", b"rules", "store_text", b"store_text"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_baseline_arm", b"_baseline_arm", "_max_attempts", b"_max_attempts", "_seed", b"_seed", "_store_text", b"_store_text", "baseline_arm", b"baseline_arm", "failover", b"failover", "learning", b"learning", "max_attempts", b"max_attempts", "objective", b"objective", "rules", b"rules", "seed", b"seed", "store_text", b"store_text"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_baseline_arm", b"_baseline_arm", "_max_attempts", b"_max_attempts", "_store_text", b"_store_text", "baseline_arm", b"baseline_arm", "learning", b"learning", "max_attempts", b"max_attempts", "objective", b"objective", "rules", b"rules", "store_text", b"store_text"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_baseline_arm", b"_baseline_arm", "_max_attempts", b"_max_attempts", "_seed", b"_seed", "_store_text", b"_store_text", "baseline_arm", b"baseline_arm", "failover", b"failover", "learning", b"learning", "max_attempts", b"max_attempts", "objective", b"objective", "rules", b"rules", "seed", b"seed", "store_text", b"store_text"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__baseline_arm: _TypeAlias = _typing.Literal["baseline_arm"]  # noqa: Y015
     _WhichOneofArgType__baseline_arm: _TypeAlias = _typing.Literal["_baseline_arm", b"_baseline_arm"]  # noqa: Y015
     _WhichOneofReturnType__max_attempts: _TypeAlias = _typing.Literal["max_attempts"]  # noqa: Y015
     _WhichOneofArgType__max_attempts: _TypeAlias = _typing.Literal["_max_attempts", b"_max_attempts"]  # noqa: Y015
+    _WhichOneofReturnType__seed: _TypeAlias = _typing.Literal["seed"]  # noqa: Y015
+    _WhichOneofArgType__seed: _TypeAlias = _typing.Literal["_seed", b"_seed"]  # noqa: Y015
     _WhichOneofReturnType__store_text: _TypeAlias = _typing.Literal["store_text"]  # noqa: Y015
     _WhichOneofArgType__store_text: _TypeAlias = _typing.Literal["_store_text", b"_store_text"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__baseline_arm) -> _WhichOneofReturnType__baseline_arm | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__max_attempts) -> _WhichOneofReturnType__max_attempts | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__seed) -> _WhichOneofReturnType__seed | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__store_text) -> _WhichOneofReturnType__store_text | None: ...
 
@@ -469,6 +610,7 @@ class Router(_message.Message):
     LEARNED_SEQUENCE_FIELD_NUMBER: _builtins.int
     BUDGET_PRICE_FIELD_NUMBER: _builtins.int
     CREATED_AT_FIELD_NUMBER: _builtins.int
+    BUDGET_SPENT_USD_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     mode: Global___Mode.ValueType
     policy: _builtins.str
@@ -482,6 +624,8 @@ class Router(_message.Message):
     learned_sequence: _builtins.int
     budget_price: _builtins.float
     """What a dollar costs under the budget, beyond itself: 0 while spending keeps within it."""
+    budget_spent_usd: _builtins.float
+    """Dollars spent in the running period, what is expected of running attempts included. Absent without a budget."""
     @_builtins.property
     def settings(self) -> Global___RouterSettings: ...
     @_builtins.property
@@ -500,12 +644,15 @@ class Router(_message.Message):
         learned_sequence: _builtins.int = ...,
         budget_price: _builtins.float = ...,
         created_at: _timestamp_pb2.Timestamp | None = ...,
+        budget_spent_usd: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["created_at", b"created_at", "settings", b"settings"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_budget_spent_usd", b"_budget_spent_usd", "budget_spent_usd", b"budget_spent_usd", "created_at", b"created_at", "settings", b"settings"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["budget_price", b"budget_price", "created_at", b"created_at", "epoch", b"epoch", "epoch_hash", b"epoch_hash", "id", b"id", "last_sequence", b"last_sequence", "learned_sequence", b"learned_sequence", "mode", b"mode", "policy", b"policy", "policy_version", b"policy_version", "settings", b"settings"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_budget_spent_usd", b"_budget_spent_usd", "budget_price", b"budget_price", "budget_spent_usd", b"budget_spent_usd", "created_at", b"created_at", "epoch", b"epoch", "epoch_hash", b"epoch_hash", "id", b"id", "last_sequence", b"last_sequence", "learned_sequence", b"learned_sequence", "mode", b"mode", "policy", b"policy", "policy_version", b"policy_version", "settings", b"settings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__budget_spent_usd: _TypeAlias = _typing.Literal["budget_spent_usd"]  # noqa: Y015
+    _WhichOneofArgType__budget_spent_usd: _TypeAlias = _typing.Literal["_budget_spent_usd", b"_budget_spent_usd"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__budget_spent_usd) -> _WhichOneofReturnType__budget_spent_usd | None: ...
 
 Global___Router: _TypeAlias = Router  # noqa: Y015
 
@@ -888,6 +1035,7 @@ class SetAvailabilityRequest(_message.Message):
     ARM_FIELD_NUMBER: _builtins.int
     DOWN_SECONDS_FIELD_NUMBER: _builtins.int
     WHY_FIELD_NUMBER: _builtins.int
+    ENDPOINT_FIELD_NUMBER: _builtins.int
     router: _builtins.str
     """Empty means `default`."""
     request_id: _builtins.str
@@ -896,6 +1044,8 @@ class SetAvailabilityRequest(_message.Message):
     """Seconds from now, 0 or more; 0 says that it is up again."""
     why: _builtins.str
     """For people; stands in the scores of arms that are not eligible."""
+    endpoint: _builtins.str
+    """One of the arm's endpoints; NOT_FOUND when it has none of that name. Empty: the arm as a whole."""
     def __init__(
         self,
         *,
@@ -904,10 +1054,11 @@ class SetAvailabilityRequest(_message.Message):
         arm: _builtins.str = ...,
         down_seconds: _builtins.float = ...,
         why: _builtins.str = ...,
+        endpoint: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["arm", b"arm", "down_seconds", b"down_seconds", "request_id", b"request_id", "router", b"router", "why", b"why"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["arm", b"arm", "down_seconds", b"down_seconds", "endpoint", b"endpoint", "request_id", b"request_id", "router", b"router", "why", b"why"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

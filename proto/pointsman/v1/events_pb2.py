@@ -25,7 +25,7 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19pointsman/v1/events.proto\x12\x0cpointsman.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xfc\x01\n\x05\x45vent\x12\x10\n\x08sequence\x18\x01 \x01(\x03\x12&\n\x02\x61t\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04kind\x18\x03 \x01(\t\x12\x0e\n\x06router\x18\x04 \x01(\t\x12\x12\n\nsession_id\x18\x05 \x01(\t\x12\x13\n\x0b\x64\x65\x63ision_id\x18\x06 \x01(\t\x12\x0c\n\x04\x62ody\x18\x07 \x01(\x0c\x12\x0f\n\x07private\x18\x08 \x01(\x0c\x12\x16\n\x0eprivate_digest\x18\t \x01(\x0c\x12\x13\n\x0brequest_key\x18\n \x01(\x0c\x12\x16\n\x0erequest_digest\x18\x0b \x01(\x0c\x12\x0e\n\x06\x64igest\x18\x0c \x01(\x0c\"a\n\x13\x45xportEventsRequest\x12\x0e\n\x06router\x18\x01 \x01(\t\x12\x13\n\x0b\x61ll_routers\x18\x02 \x01(\x08\x12\x15\n\rfrom_sequence\x18\x03 \x01(\x03\x12\x0e\n\x06\x66ollow\x18\x04 \x01(\x08\";\n\x14\x45xportEventsResponse\x12#\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x13.pointsman.v1.Event\"J\n\x13ImportEventsRequest\x12\x0e\n\x06router\x18\x01 \x01(\t\x12#\n\x06\x65vents\x18\x02 \x03(\x0b\x32\x13.pointsman.v1.Event\"P\n\x14ImportEventsResponse\x12\x10\n\x08imported\x18\x01 \x01(\x03\x12\x0f\n\x07skipped\x18\x02 \x01(\x03\x12\x15\n\rlast_sequence\x18\x03 \x01(\x03\x32\xba\x01\n\x06\x45vents\x12W\n\x0c\x45xportEvents\x12!.pointsman.v1.ExportEventsRequest\x1a\".pointsman.v1.ExportEventsResponse0\x01\x12W\n\x0cImportEvents\x12!.pointsman.v1.ImportEventsRequest\x1a\".pointsman.v1.ImportEventsResponse(\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19pointsman/v1/events.proto\x12\x0cpointsman.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xfc\x01\n\x05\x45vent\x12\x10\n\x08sequence\x18\x01 \x01(\x03\x12&\n\x02\x61t\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04kind\x18\x03 \x01(\t\x12\x0e\n\x06router\x18\x04 \x01(\t\x12\x12\n\nsession_id\x18\x05 \x01(\t\x12\x13\n\x0b\x64\x65\x63ision_id\x18\x06 \x01(\t\x12\x0c\n\x04\x62ody\x18\x07 \x01(\x0c\x12\x0f\n\x07private\x18\x08 \x01(\x0c\x12\x16\n\x0eprivate_digest\x18\t \x01(\x0c\x12\x13\n\x0brequest_key\x18\n \x01(\x0c\x12\x16\n\x0erequest_digest\x18\x0b \x01(\x0c\x12\x0e\n\x06\x64igest\x18\x0c \x01(\x0c\"a\n\x13\x45xportEventsRequest\x12\x0e\n\x06router\x18\x01 \x01(\t\x12\x13\n\x0b\x61ll_routers\x18\x02 \x01(\x08\x12\x15\n\rfrom_sequence\x18\x03 \x01(\x03\x12\x0e\n\x06\x66ollow\x18\x04 \x01(\x08\";\n\x14\x45xportEventsResponse\x12#\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x13.pointsman.v1.Event\"J\n\x13ImportEventsRequest\x12\x0e\n\x06router\x18\x01 \x01(\t\x12#\n\x06\x65vents\x18\x02 \x03(\x0b\x32\x13.pointsman.v1.Event\"P\n\x14ImportEventsResponse\x12\x10\n\x08imported\x18\x01 \x01(\x03\x12\x0f\n\x07skipped\x18\x02 \x01(\x03\x12\x15\n\rlast_sequence\x18\x03 \x01(\x03\"O\n\x14\x45raseSessionsRequest\x12\x0e\n\x06router\x18\x01 \x01(\t\x12\x12\n\nrequest_id\x18\x02 \x01(\t\x12\x13\n\x0bsession_ids\x18\x03 \x03(\t\"\'\n\x15\x45raseSessionsResponse\x12\x0e\n\x06\x65rased\x18\x01 \x01(\x03\x32\x94\x02\n\x06\x45vents\x12W\n\x0c\x45xportEvents\x12!.pointsman.v1.ExportEventsRequest\x1a\".pointsman.v1.ExportEventsResponse0\x01\x12W\n\x0cImportEvents\x12!.pointsman.v1.ImportEventsRequest\x1a\".pointsman.v1.ImportEventsResponse(\x01\x12X\n\rEraseSessions\x12\".pointsman.v1.EraseSessionsRequest\x1a#.pointsman.v1.EraseSessionsResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -42,6 +42,10 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_IMPORTEVENTSREQUEST']._serialized_end=565
   _globals['_IMPORTEVENTSRESPONSE']._serialized_start=567
   _globals['_IMPORTEVENTSRESPONSE']._serialized_end=647
-  _globals['_EVENTS']._serialized_start=650
-  _globals['_EVENTS']._serialized_end=836
+  _globals['_ERASESESSIONSREQUEST']._serialized_start=649
+  _globals['_ERASESESSIONSREQUEST']._serialized_end=728
+  _globals['_ERASESESSIONSRESPONSE']._serialized_start=730
+  _globals['_ERASESESSIONSRESPONSE']._serialized_end=769
+  _globals['_EVENTS']._serialized_start=772
+  _globals['_EVENTS']._serialized_end=1048
 # @@protoc_insertion_point(module_scope)

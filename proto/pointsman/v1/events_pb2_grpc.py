@@ -45,6 +45,11 @@ class EventsStub(object):
                 request_serializer=pointsman_dot_v1_dot_events__pb2.ImportEventsRequest.SerializeToString,
                 response_deserializer=pointsman_dot_v1_dot_events__pb2.ImportEventsResponse.FromString,
                 _registered_method=True)
+        self.EraseSessions = channel.unary_unary(
+                '/pointsman.v1.Events/EraseSessions',
+                request_serializer=pointsman_dot_v1_dot_events__pb2.EraseSessionsRequest.SerializeToString,
+                response_deserializer=pointsman_dot_v1_dot_events__pb2.EraseSessionsResponse.FromString,
+                _registered_method=True)
 
 
 class EventsServicer(object):
@@ -69,6 +74,15 @@ class EventsServicer(object):
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def EraseSessions(self, request, context):
+        """Deletes the features of sessions, in the log and in the archive. What was learned from them stays, their decisions
+        can no longer be confirmed, and GetDecision says `erased`. Erasing again changes nothing. NOT_FOUND, and nothing
+        erased, where a session is unknown.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
 
 def add_EventsServicer_to_server(servicer, server):
     rpc_method_handlers = {
@@ -81,6 +95,11 @@ def add_EventsServicer_to_server(servicer, server):
                     servicer.ImportEvents,
                     request_deserializer=pointsman_dot_v1_dot_events__pb2.ImportEventsRequest.FromString,
                     response_serializer=pointsman_dot_v1_dot_events__pb2.ImportEventsResponse.SerializeToString,
+            ),
+            'EraseSessions': grpc.unary_unary_rpc_method_handler(
+                    servicer.EraseSessions,
+                    request_deserializer=pointsman_dot_v1_dot_events__pb2.EraseSessionsRequest.FromString,
+                    response_serializer=pointsman_dot_v1_dot_events__pb2.EraseSessionsResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -138,6 +157,33 @@ class Events(object):
             '/pointsman.v1.Events/ImportEvents',
             pointsman_dot_v1_dot_events__pb2.ImportEventsRequest.SerializeToString,
             pointsman_dot_v1_dot_events__pb2.ImportEventsResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def EraseSessions(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/pointsman.v1.Events/EraseSessions',
+            pointsman_dot_v1_dot_events__pb2.EraseSessionsRequest.SerializeToString,
+            pointsman_dot_v1_dot_events__pb2.EraseSessionsResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -43,6 +43,11 @@ class EventsStub:
     ALREADY_EXISTS when a number is taken by another event, INVALID_ARGUMENT when a body does not parse or a digest
     does not fit, FAILED_PRECONDITION when a number would leave a gap.
     """
+    EraseSessions: _grpc.UnaryUnaryMultiCallable[_events_pb2.EraseSessionsRequest, _events_pb2.EraseSessionsResponse]
+    """Deletes the features of sessions, in the log and in the archive. What was learned from them stays, their decisions
+    can no longer be confirmed, and GetDecision says `erased`. Erasing again changes nothing. NOT_FOUND, and nothing
+    erased, where a session is unknown.
+    """
 
 @_typing.type_check_only
 class EventsAsyncStub(EventsStub):
@@ -58,6 +63,11 @@ class EventsAsyncStub(EventsStub):
     skipped, so a broken stream is simply sent again: what was taken in before it broke stays.
     ALREADY_EXISTS when a number is taken by another event, INVALID_ARGUMENT when a body does not parse or a digest
     does not fit, FAILED_PRECONDITION when a number would leave a gap.
+    """
+    EraseSessions: _aio.UnaryUnaryMultiCallable[_events_pb2.EraseSessionsRequest, _events_pb2.EraseSessionsResponse]  # type: ignore[assignment]
+    """Deletes the features of sessions, in the log and in the archive. What was learned from them stays, their decisions
+    can no longer be confirmed, and GetDecision says `erased`. Erasing again changes nothing. NOT_FOUND, and nothing
+    erased, where a session is unknown.
     """
 
 class EventsServicer(metaclass=_abc_1.ABCMeta):
@@ -83,6 +93,17 @@ class EventsServicer(metaclass=_abc_1.ABCMeta):
         skipped, so a broken stream is simply sent again: what was taken in before it broke stays.
         ALREADY_EXISTS when a number is taken by another event, INVALID_ARGUMENT when a body does not parse or a digest
         does not fit, FAILED_PRECONDITION when a number would leave a gap.
+        """
+
+    @_abc_1.abstractmethod
+    def EraseSessions(
+        self,
+        request: _events_pb2.EraseSessionsRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_events_pb2.EraseSessionsResponse, _abc.Awaitable[_events_pb2.EraseSessionsResponse]]:
+        """Deletes the features of sessions, in the log and in the archive. What was learned from them stays, their decisions
+        can no longer be confirmed, and GetDecision says `erased`. Erasing again changes nothing. NOT_FOUND, and nothing
+        erased, where a session is unknown.
         """
 
 def add_EventsServicer_to_server(servicer: EventsServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

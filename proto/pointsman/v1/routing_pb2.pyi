@@ -282,6 +282,7 @@ class SelectRequest(_message.Message):
     REQUIRED_CAPABILITIES_FIELD_NUMBER: _builtins.int
     MAX_COST_USD_FIELD_NUMBER: _builtins.int
     PINNED_ARM_FIELD_NUMBER: _builtins.int
+    CONTEXT_TOKENS_FIELD_NUMBER: _builtins.int
     router: _builtins.str
     """Empty means `default`."""
     session_id: _builtins.str
@@ -296,6 +297,11 @@ class SelectRequest(_message.Message):
     pinned_arm: _builtins.str
     """The arm to take, as long as it is up and capable: it wins over policy, cost, `allow`, `deny` and rules. NOT_FOUND
     when unknown, FAILED_PRECONDITION when down, retired or incapable.
+    """
+    context_tokens: _builtins.int
+    """Tokens of the prompt that the arm has to take, 0 or more. Arms with a smaller context window are not eligible, and
+    in mid-session every arm but the running one is expected to read so many tokens anew at its full input price.
+    Absent: unknown.
     """
     @_builtins.property
     def features(self) -> _containers.MessageMap[_builtins.str, Global___FeatureValue]:
@@ -327,13 +333,19 @@ class SelectRequest(_message.Message):
         required_capabilities: _abc.Iterable[_builtins.str] | None = ...,
         max_cost_usd: _builtins.float | None = ...,
         pinned_arm: _builtins.str = ...,
+        context_tokens: _builtins.int | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_max_cost_usd", b"_max_cost_usd", "max_cost_usd", b"max_cost_usd"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_context_tokens", b"_context_tokens", "_max_cost_usd", b"_max_cost_usd", "context_tokens", b"context_tokens", "max_cost_usd", b"max_cost_usd"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_max_cost_usd", b"_max_cost_usd", "allow", b"allow", "deny", b"deny", "features", b"features", "max_cost_usd", b"max_cost_usd", "pinned_arm", b"pinned_arm", "request_id", b"request_id", "required_capabilities", b"required_capabilities", "router", b"router", "session_id", b"session_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_context_tokens", b"_context_tokens", "_max_cost_usd", b"_max_cost_usd", "allow", b"allow", "context_tokens", b"context_tokens", "deny", b"deny", "features", b"features", "max_cost_usd", b"max_cost_usd", "pinned_arm", b"pinned_arm", "request_id", b"request_id", "required_capabilities", b"required_capabilities", "router", b"router", "session_id", b"session_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__context_tokens: _TypeAlias = _typing.Literal["context_tokens"]  # noqa: Y015
+    _WhichOneofArgType__context_tokens: _TypeAlias = _typing.Literal["_context_tokens", b"_context_tokens"]  # noqa: Y015
     _WhichOneofReturnType__max_cost_usd: _TypeAlias = _typing.Literal["max_cost_usd"]  # noqa: Y015
     _WhichOneofArgType__max_cost_usd: _TypeAlias = _typing.Literal["_max_cost_usd", b"_max_cost_usd"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__context_tokens) -> _WhichOneofReturnType__context_tokens | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__max_cost_usd) -> _WhichOneofReturnType__max_cost_usd | None: ...
 
 Global___SelectRequest: _TypeAlias = SelectRequest  # noqa: Y015
@@ -418,6 +430,7 @@ class SelectResponse(_message.Message):
     ATTEMPT_FIELD_NUMBER: _builtins.int
     POLICY_VERSION_FIELD_NUMBER: _builtins.int
     EPOCH_FIELD_NUMBER: _builtins.int
+    ENDPOINT_FIELD_NUMBER: _builtins.int
     decision_id: _builtins.str
     """Names the decision for Escalate, ReportProgress, Reward and GetDecision."""
     session_id: _builtins.str
@@ -435,6 +448,10 @@ class SelectResponse(_message.Message):
     """The policy and configuration that decided."""
     epoch: _builtins.int
     """Version of the learned state that decided; 0 before anything was learned."""
+    endpoint: _builtins.str
+    """Which of the arm's endpoints to call: the first that is up. Empty where the arm has none of a name. A sticky answer
+    may name another one than before.
+    """
     @_builtins.property
     def scores(self) -> _containers.RepeatedCompositeFieldContainer[Global___ArmScore]:
         """Every arm of the router, in its order."""
@@ -456,10 +473,11 @@ class SelectResponse(_message.Message):
         attempt: _builtins.int = ...,
         policy_version: _builtins.str = ...,
         epoch: _builtins.int = ...,
+        endpoint: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["arm", b"arm", "attempt", b"attempt", "decision_id", b"decision_id", "epoch", b"epoch", "ladder", b"ladder", "policy_version", b"policy_version", "propensity", b"propensity", "reason", b"reason", "scores", b"scores", "session_id", b"session_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["arm", b"arm", "attempt", b"attempt", "decision_id", b"decision_id", "endpoint", b"endpoint", "epoch", b"epoch", "ladder", b"ladder", "policy_version", b"policy_version", "propensity", b"propensity", "reason", b"reason", "scores", b"scores", "session_id", b"session_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -582,7 +600,7 @@ Global___AttemptOutcome: _TypeAlias = AttemptOutcome  # noqa: Y015
 
 @_typing.final
 class EscalateRequest(_message.Message):
-    """`allow`, `deny`, `required_capabilities` and `max_cost_usd` of the Select that began the attempt go on to hold."""
+    """`allow`, `deny`, `required_capabilities`, `context_tokens` and `max_cost_usd` of the session's last Select go on to hold."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -614,6 +632,9 @@ class EscalateRequest(_message.Message):
     REASON_FIELD_NUMBER: _builtins.int
     OUTCOME_FIELD_NUMBER: _builtins.int
     FEATURES_FIELD_NUMBER: _builtins.int
+    REQUIRED_CAPABILITIES_FIELD_NUMBER: _builtins.int
+    CONTEXT_TOKENS_FIELD_NUMBER: _builtins.int
+    ENDPOINT_FIELD_NUMBER: _builtins.int
     router: _builtins.str
     """Empty means `default`."""
     session_id: _builtins.str
@@ -626,6 +647,10 @@ class EscalateRequest(_message.Message):
     """Makes the call safe to retry; see the service."""
     reason: Global___EscalationReason.ValueType
     """Required."""
+    context_tokens: _builtins.int
+    """As in SelectRequest. Absent: as before."""
+    endpoint: _builtins.str
+    """With UNAVAILABLE: which of the arm's endpoints failed. Empty: the one that was answered last."""
     @_builtins.property
     def outcome(self) -> Global___AttemptOutcome:
         """Counts as a revision of the attempt's outcome; see Reward."""
@@ -633,6 +658,10 @@ class EscalateRequest(_message.Message):
     @_builtins.property
     def features(self) -> _containers.MessageMap[_builtins.str, Global___FeatureValue]:
         """What has changed since Select: these replace the features of the same name for this and later attempts."""
+
+    @_builtins.property
+    def required_capabilities(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Needed from here on, beyond what was needed before: see SelectRequest."""
 
     def __init__(
         self,
@@ -644,12 +673,17 @@ class EscalateRequest(_message.Message):
         reason: Global___EscalationReason.ValueType = ...,
         outcome: Global___AttemptOutcome | None = ...,
         features: _abc.Mapping[_builtins.str, Global___FeatureValue] | None = ...,
+        required_capabilities: _abc.Iterable[_builtins.str] | None = ...,
+        context_tokens: _builtins.int | None = ...,
+        endpoint: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["outcome", b"outcome"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_context_tokens", b"_context_tokens", "context_tokens", b"context_tokens", "outcome", b"outcome"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["decision_id", b"decision_id", "features", b"features", "outcome", b"outcome", "reason", b"reason", "request_id", b"request_id", "router", b"router", "session_id", b"session_id"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_context_tokens", b"_context_tokens", "context_tokens", b"context_tokens", "decision_id", b"decision_id", "endpoint", b"endpoint", "features", b"features", "outcome", b"outcome", "reason", b"reason", "request_id", b"request_id", "required_capabilities", b"required_capabilities", "router", b"router", "session_id", b"session_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__context_tokens: _TypeAlias = _typing.Literal["context_tokens"]  # noqa: Y015
+    _WhichOneofArgType__context_tokens: _TypeAlias = _typing.Literal["_context_tokens", b"_context_tokens"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__context_tokens) -> _WhichOneofReturnType__context_tokens | None: ...
 
 Global___EscalateRequest: _TypeAlias = EscalateRequest  # noqa: Y015
 
@@ -1177,6 +1211,8 @@ class GetSessionResponse(_message.Message):
     SUCCESS_FIELD_NUMBER: _builtins.int
     COST_USD_FIELD_NUMBER: _builtins.int
     LADDER_FIELD_NUMBER: _builtins.int
+    CLOSED_FIELD_NUMBER: _builtins.int
+    ERASED_FIELD_NUMBER: _builtins.int
     session_id: _builtins.str
     router: _builtins.str
     exhausted: _builtins.bool
@@ -1189,6 +1225,10 @@ class GetSessionResponse(_message.Message):
     """Success of the last attempt, 0 to 1. Absent is unknown."""
     cost_usd: _builtins.float
     """Dollars of all attempts whose cost is known. Absent: of none."""
+    closed: _builtins.bool
+    """It is final because no reward came within the router's wait; a late one still counts."""
+    erased: _builtins.bool
+    """The features of its decisions have been erased on request."""
     @_builtins.property
     def attempts(self) -> _containers.RepeatedCompositeFieldContainer[Global___Attempt]:
         """In order."""
@@ -1209,10 +1249,12 @@ class GetSessionResponse(_message.Message):
         success: _builtins.float | None = ...,
         cost_usd: _builtins.float | None = ...,
         ladder: _abc.Iterable[_builtins.str] | None = ...,
+        closed: _builtins.bool = ...,
+        erased: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_cost_usd", b"_cost_usd", "_stop_propensity", b"_stop_propensity", "_success", b"_success", "cost_usd", b"cost_usd", "stop_propensity", b"stop_propensity", "success", b"success"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cost_usd", b"_cost_usd", "_stop_propensity", b"_stop_propensity", "_success", b"_success", "attempts", b"attempts", "cost_usd", b"cost_usd", "exhausted", b"exhausted", "final", b"final", "ladder", b"ladder", "router", b"router", "session_id", b"session_id", "stop_propensity", b"stop_propensity", "success", b"success"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cost_usd", b"_cost_usd", "_stop_propensity", b"_stop_propensity", "_success", b"_success", "attempts", b"attempts", "closed", b"closed", "cost_usd", b"cost_usd", "erased", b"erased", "exhausted", b"exhausted", "final", b"final", "ladder", b"ladder", "router", b"router", "session_id", b"session_id", "stop_propensity", b"stop_propensity", "success", b"success"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__cost_usd: _TypeAlias = _typing.Literal["cost_usd"]  # noqa: Y015
     _WhichOneofArgType__cost_usd: _TypeAlias = _typing.Literal["_cost_usd", b"_cost_usd"]  # noqa: Y015
@@ -1299,6 +1341,9 @@ class GetDecisionResponse(_message.Message):
     AT_FIELD_NUMBER: _builtins.int
     OUTCOME_FIELD_NUMBER: _builtins.int
     EVENT_JSON_FIELD_NUMBER: _builtins.int
+    MODE_FIELD_NUMBER: _builtins.int
+    BUDGET_PRICE_FIELD_NUMBER: _builtins.int
+    COST_CAP_USD_FIELD_NUMBER: _builtins.int
     decision_id: _builtins.str
     session_id: _builtins.str
     router: _builtins.str
@@ -1327,6 +1372,12 @@ class GetDecisionResponse(_message.Message):
     """The features have been erased on request."""
     event_json: _builtins.str
     """The logged event as JSON: all else that the decision depended on, such as prices, mode and number of draws."""
+    mode: _builtins.str
+    """The router's mode when it was decided, as in Admin.SetMode: `live`, `apprentice` or `frozen`."""
+    budget_price: _builtins.float
+    """What a dollar cost under the budget, beyond itself."""
+    cost_cap_usd: _builtins.float
+    """Expected dollars that the attempt could cost at most. Absent: no cap."""
     @_builtins.property
     def features(self) -> _containers.MessageMap[_builtins.str, Global___FeatureValue]:
         """As sent, all changes until this attempt included. Empty where `erased`; text is absent where it is not stored."""
@@ -1370,11 +1421,16 @@ class GetDecisionResponse(_message.Message):
         at: _timestamp_pb2.Timestamp | None = ...,
         outcome: Global___Outcome | None = ...,
         event_json: _builtins.str = ...,
+        mode: _builtins.str = ...,
+        budget_price: _builtins.float = ...,
+        cost_cap_usd: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["at", b"at", "outcome", b"outcome"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_cost_cap_usd", b"_cost_cap_usd", "at", b"at", "cost_cap_usd", b"cost_cap_usd", "outcome", b"outcome"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["arm", b"arm", "at", b"at", "attempt", b"attempt", "confirmed", b"confirmed", "decision_id", b"decision_id", "epoch", b"epoch", "epoch_hash", b"epoch_hash", "erased", b"erased", "event_json", b"event_json", "features", b"features", "ladder", b"ladder", "outcome", b"outcome", "policy", b"policy", "policy_propensity", b"policy_propensity", "policy_version", b"policy_version", "propensity", b"propensity", "reason", b"reason", "router", b"router", "scores", b"scores", "session_id", b"session_id", "stop_propensity", b"stop_propensity", "unconfirmed_reason", b"unconfirmed_reason"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cost_cap_usd", b"_cost_cap_usd", "arm", b"arm", "at", b"at", "attempt", b"attempt", "budget_price", b"budget_price", "confirmed", b"confirmed", "cost_cap_usd", b"cost_cap_usd", "decision_id", b"decision_id", "epoch", b"epoch", "epoch_hash", b"epoch_hash", "erased", b"erased", "event_json", b"event_json", "features", b"features", "ladder", b"ladder", "mode", b"mode", "outcome", b"outcome", "policy", b"policy", "policy_propensity", b"policy_propensity", "policy_version", b"policy_version", "propensity", b"propensity", "reason", b"reason", "router", b"router", "scores", b"scores", "session_id", b"session_id", "stop_propensity", b"stop_propensity", "unconfirmed_reason", b"unconfirmed_reason"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__cost_cap_usd: _TypeAlias = _typing.Literal["cost_cap_usd"]  # noqa: Y015
+    _WhichOneofArgType__cost_cap_usd: _TypeAlias = _typing.Literal["_cost_cap_usd", b"_cost_cap_usd"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__cost_cap_usd) -> _WhichOneofReturnType__cost_cap_usd | None: ...
 
 Global___GetDecisionResponse: _TypeAlias = GetDecisionResponse  # noqa: Y015
