@@ -1,4 +1,4 @@
-"""The command line: `pointsman serve`, and the commands that other rooms bring."""
+"""The command line: `pointsman serve`, and the commands that other modules bring."""
 
 import argparse
 import asyncio
@@ -15,8 +15,14 @@ from typing import Any, NoReturn
 _ELSEWHERE = {
     "simulate": ("sim.cli", "add_simulate", "run policies on recorded or simulated sessions"),
     "demo": ("sim.demo", "add_demo", "a server and a fleet of simulated agents, and what was saved"),
+    "status": ("server.console.cli", "add_status", "every router of a server, and whether it is learning"),
+    "arms": ("server.console.cli", "add_arms", "the arms of a router, their prices and what is down"),
+    "select": ("server.console.cli", "add_select", "which arm takes this session, and why"),
+    "reward": ("server.console.cli", "add_reward", "tell how an attempt or a session went"),
+    "escalate": ("server.console.cli", "add_escalate", "leave the running attempt: which arm next"),
+    "explain": ("server.console.cli", "add_explain", "why this model: a decision or a session in words"),
 }
-"""Commands of other rooms: module, function that adds it to the subparsers, help. Imported only when asked for."""
+"""Commands of other modules: module, function that adds it to the subparsers, help. Imported only when asked for."""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -46,9 +52,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
             commands.add_parser(name, help=help_text)
     asked = parser.parse_args(given)
     try:
-        return int(asked.run(asked))
+        status = int(asked.run(asked))
+        sys.stdout.flush()
+        return status
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
+    except BrokenPipeError:
+        # Nobody reads on, `| head` for instance. What is still buffered must not be tried again at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
     except _UsageError as error:
         print(f"pointsman {asked.command}: {error}", file=sys.stderr)
         return 2

@@ -6,6 +6,9 @@ was wrong.
 
 With a `baseline_arm`, a `select` that cannot reach the service answers with that arm, reason BASELINE and an
 empty `decision_id`: the choice is unlogged, and `escalate`, `report_progress` and `reward` on it do nothing.
+
+What has no method of its own is called through the stubs, with the same retries and deadline:
+`client.call(client.admin.GetRouter, GetRouterRequest())`. Other services, such as health, are on `client.channel`.
 """
 
 import asyncio
@@ -18,13 +21,14 @@ from typing import Self, TypeVar
 
 import grpc
 import grpc.aio
+from google.protobuf.message import Message
 
 from pointsman import requests
 from pointsman.requests import Features
 from pointsman.v1 import admin_pb2, admin_pb2_grpc, routing_pb2_grpc
 from pointsman.v1 import routing_pb2 as pb
 
-_Request = TypeVar("_Request")
+_Request = TypeVar("_Request", bound=Message)
 _Response = TypeVar("_Response")
 
 _DEFAULT_TARGET = "127.0.0.1:50051"
@@ -56,7 +60,7 @@ class _Settings:
 
 
 class Client:
-    """A client of the Routing service and of what an agent needs of Admin; safe to share between threads.
+    """A client of the Routing service, and of Admin through its stub `admin`; safe to share between threads.
 
     Parameters
     ----------
@@ -99,9 +103,9 @@ class Client:
                 channel = grpc.insecure_channel(target, options=_CHANNEL_OPTIONS)
             else:
                 channel = grpc.secure_channel(target, credentials, options=_CHANNEL_OPTIONS)
-        self._channel = channel
-        self._routing = routing_pb2_grpc.RoutingStub(channel)
-        self._admin = admin_pb2_grpc.AdminStub(channel)
+        self.channel = channel
+        self.routing = routing_pb2_grpc.RoutingStub(channel)
+        self.admin = admin_pb2_grpc.AdminStub(channel)
 
     def __enter__(self) -> Self:
         return self
@@ -114,7 +118,7 @@ class Client:
     def close(self) -> None:
         """Closes the channel, unless it is the caller's."""
         if self._owned:
-            self._channel.close()
+            self.channel.close()
 
     def select(
         self,
@@ -127,6 +131,7 @@ class Client:
         required_capabilities: Iterable[str] = (),
         max_cost_usd: float | None = None,
         pinned_arm: str = "",
+        context_tokens: int | None = None,
     ) -> pb.SelectResponse:
         """The arm for a session: a new decision, or the one that stands.
 
@@ -145,9 +150,10 @@ class Client:
             required_capabilities=required_capabilities,
             max_cost_usd=max_cost_usd,
             pinned_arm=pinned_arm,
+            context_tokens=context_tokens,
         )
         try:
-            return self._call(self._routing.Select, request)
+            return self.call(self.routing.Select, request)
         except grpc.RpcError as error:
             fallback = requests.baseline(request, self._settings.baseline_arm)
             if fallback is None or not requests.is_out_of_reach(error):
@@ -161,7 +167,7 @@ class Client:
         """
         batch = requests.batch_select_request(self._settings.router, selects)
         try:
-            response = self._call(self._routing.BatchSelect, batch)
+            response = self.call(self.routing.BatchSelect, batch)
         except grpc.RpcError as error:
             fallback = requests.batch_baselines(batch, self._settings.baseline_arm, error)
             if fallback is None or not requests.is_out_of_reach(error):
@@ -178,25 +184,34 @@ class Client:
         usage: pb.Usage | None = None,
         latency_seconds: float | None = None,
         features: Features | None = None,
+        required_capabilities: Iterable[str] = (),
+        context_tokens: int | None = None,
+        endpoint: str = "",
         request_id: str = "",
     ) -> pb.SelectResponse | None:
         """Leaves an attempt, given as its choice or `decision_id`. The next choice, or None when exhausted.
 
         `cost_usd` (dollars), `usage` and `latency_seconds` are what the attempt took in all; `features` are
-        those that changed. None for an unlogged choice.
+        those that changed, `required_capabilities` and `context_tokens` what is needed from here on. The rest is
+        as in `EscalateRequest`. None for an unlogged choice.
         """
         decision_id = requests.decision_of(choice)
         if not decision_id:
             return None
-        request = pb.EscalateRequest(
+        request = requests.escalate_request(
             router=self._settings.router,
             decision_id=decision_id,
-            request_id=request_id or requests.new_id(),
+            request_id=request_id,
             reason=reason,
-            outcome=pb.AttemptOutcome(cost_usd=cost_usd, usage=usage, latency_seconds=latency_seconds),
-            features=requests.feature_values(features),
+            cost_usd=cost_usd,
+            usage=usage,
+            latency_seconds=latency_seconds,
+            features=features,
+            required_capabilities=required_capabilities,
+            context_tokens=context_tokens,
+            endpoint=endpoint,
         )
-        response = self._call(self._routing.Escalate, request)
+        response = self.call(self.routing.Escalate, request)
         return response.next if response.HasField("next") else None
 
     def report_progress(
@@ -209,13 +224,10 @@ class Client:
         decision_id = requests.decision_of(choice)
         if not decision_id:
             return pb.ReportProgressResponse(action=pb.PROGRESS_ACTION_CONTINUE, propensity=1.0)
-        request = pb.ReportProgressRequest(
-            router=self._settings.router,
-            decision_id=decision_id,
-            request_id=request_id or requests.new_id(),
-            signals=signals,
+        request = requests.progress_request(
+            router=self._settings.router, decision_id=decision_id, request_id=request_id, signals=signals
         )
-        return self._call(self._routing.ReportProgress, request)
+        return self.call(self.routing.ReportProgress, request)
 
     def reward(
         self,
@@ -241,11 +253,11 @@ class Client:
         """
         if requests.is_unlogged(decision_id, session_id):
             return None
-        request = pb.RewardRequest(
+        request = requests.reward_request(
             router=self._settings.router,
             decision_id=decision_id or "",
             session_id=session_id or "",
-            request_id=request_id or requests.new_id(),
+            request_id=request_id,
             success=success,
             cost_usd=cost_usd,
             usage=usage,
@@ -255,32 +267,34 @@ class Client:
             revision=revision,
             final=final,
         )
-        return self._call(self._routing.Reward, request).accepted_revision
+        return self.call(self.routing.Reward, request).accepted_revision
 
     def get_session(self, session_id: str) -> pb.GetSessionResponse:
         """Everything known about a session."""
         request = pb.GetSessionRequest(router=self._settings.router, session_id=session_id)
-        return self._call(self._routing.GetSession, request)
+        return self.call(self.routing.GetSession, request)
 
     def get_decision(self, decision_id: str) -> pb.GetDecisionResponse:
         """Everything known about a decision, and whether the log confirms it."""
         request = pb.GetDecisionRequest(router=self._settings.router, decision_id=decision_id)
-        return self._call(self._routing.GetDecision, request)
+        return self.call(self.routing.GetDecision, request)
 
     def list_arms(self, *, include_retired: bool = False) -> list[admin_pb2.Arm]:
         """The router's arms."""
         request = admin_pb2.ListArmsRequest(router=self._settings.router, include_retired=include_retired)
-        return list(self._call(self._admin.ListArms, request).arms)
+        return list(self.call(self.admin.ListArms, request).arms)
 
     def put_arm(self, arm: admin_pb2.Arm, *, request_id: str = "") -> admin_pb2.Arm:
         """Adds an arm or replaces its settings; the arm as the router has it."""
-        request = admin_pb2.PutArmRequest(
-            router=self._settings.router, request_id=request_id or requests.new_id(), arm=arm
-        )
-        return self._call(self._admin.PutArm, request).arm
+        request = admin_pb2.PutArmRequest(router=self._settings.router, request_id=request_id, arm=arm)
+        return self.call(self.admin.PutArm, request).arm
 
-    def _call(self, method: "grpc.UnaryUnaryMultiCallable[_Request, _Response]", request: _Request) -> _Response:
-        """Sends a request until it is answered, refused, or out of retries or time."""
+    def call(self, method: "grpc.UnaryUnaryMultiCallable[_Request, _Response]", request: _Request) -> _Response:
+        """Sends a request to a method of `routing` or `admin` until it is answered, refused, or out of retries or time.
+
+        A change without a request id gets one, so that sending it again is safe. The `router` is as in `request`.
+        """
+        request = requests.repeatable(request)
         deadline = time.monotonic() + self._settings.timeout_seconds
         rest = requests.pauses(self._settings.retries, self._random)
         while True:
@@ -317,9 +331,9 @@ class AsyncClient:
                 channel = grpc.aio.insecure_channel(target, options=_CHANNEL_OPTIONS)
             else:
                 channel = grpc.aio.secure_channel(target, credentials, options=_CHANNEL_OPTIONS)
-        self._channel = channel
-        self._routing = routing_pb2_grpc.RoutingStub(channel)
-        self._admin = admin_pb2_grpc.AdminStub(channel)
+        self.channel = channel
+        self.routing = routing_pb2_grpc.RoutingStub(channel)
+        self.admin = admin_pb2_grpc.AdminStub(channel)
 
     async def __aenter__(self) -> Self:
         return self
@@ -332,7 +346,7 @@ class AsyncClient:
     async def close(self) -> None:
         """Closes the channel, unless it is the caller's."""
         if self._owned:
-            await self._channel.close(None)
+            await self.channel.close(None)
 
     async def select(
         self,
@@ -345,6 +359,7 @@ class AsyncClient:
         required_capabilities: Iterable[str] = (),
         max_cost_usd: float | None = None,
         pinned_arm: str = "",
+        context_tokens: int | None = None,
     ) -> pb.SelectResponse:
         """As `Client.select`."""
         request = requests.select_request(
@@ -357,9 +372,10 @@ class AsyncClient:
             required_capabilities=required_capabilities,
             max_cost_usd=max_cost_usd,
             pinned_arm=pinned_arm,
+            context_tokens=context_tokens,
         )
         try:
-            return await self._call(self._routing.Select, request)
+            return await self.call(self.routing.Select, request)
         except grpc.RpcError as error:
             fallback = requests.baseline(request, self._settings.baseline_arm)
             if fallback is None or not requests.is_out_of_reach(error):
@@ -370,7 +386,7 @@ class AsyncClient:
         """As `Client.batch_select`."""
         batch = requests.batch_select_request(self._settings.router, selects)
         try:
-            response = await self._call(self._routing.BatchSelect, batch)
+            response = await self.call(self.routing.BatchSelect, batch)
         except grpc.RpcError as error:
             fallback = requests.batch_baselines(batch, self._settings.baseline_arm, error)
             if fallback is None or not requests.is_out_of_reach(error):
@@ -387,21 +403,29 @@ class AsyncClient:
         usage: pb.Usage | None = None,
         latency_seconds: float | None = None,
         features: Features | None = None,
+        required_capabilities: Iterable[str] = (),
+        context_tokens: int | None = None,
+        endpoint: str = "",
         request_id: str = "",
     ) -> pb.SelectResponse | None:
         """As `Client.escalate`."""
         decision_id = requests.decision_of(choice)
         if not decision_id:
             return None
-        request = pb.EscalateRequest(
+        request = requests.escalate_request(
             router=self._settings.router,
             decision_id=decision_id,
-            request_id=request_id or requests.new_id(),
+            request_id=request_id,
             reason=reason,
-            outcome=pb.AttemptOutcome(cost_usd=cost_usd, usage=usage, latency_seconds=latency_seconds),
-            features=requests.feature_values(features),
+            cost_usd=cost_usd,
+            usage=usage,
+            latency_seconds=latency_seconds,
+            features=features,
+            required_capabilities=required_capabilities,
+            context_tokens=context_tokens,
+            endpoint=endpoint,
         )
-        response = await self._call(self._routing.Escalate, request)
+        response = await self.call(self.routing.Escalate, request)
         return response.next if response.HasField("next") else None
 
     async def report_progress(
@@ -411,13 +435,10 @@ class AsyncClient:
         decision_id = requests.decision_of(choice)
         if not decision_id:
             return pb.ReportProgressResponse(action=pb.PROGRESS_ACTION_CONTINUE, propensity=1.0)
-        request = pb.ReportProgressRequest(
-            router=self._settings.router,
-            decision_id=decision_id,
-            request_id=request_id or requests.new_id(),
-            signals=signals,
+        request = requests.progress_request(
+            router=self._settings.router, decision_id=decision_id, request_id=request_id, signals=signals
         )
-        return await self._call(self._routing.ReportProgress, request)
+        return await self.call(self.routing.ReportProgress, request)
 
     async def reward(
         self,
@@ -437,11 +458,11 @@ class AsyncClient:
         """As `Client.reward`."""
         if requests.is_unlogged(decision_id, session_id):
             return None
-        request = pb.RewardRequest(
+        request = requests.reward_request(
             router=self._settings.router,
             decision_id=decision_id or "",
             session_id=session_id or "",
-            request_id=request_id or requests.new_id(),
+            request_id=request_id,
             success=success,
             cost_usd=cost_usd,
             usage=usage,
@@ -451,34 +472,31 @@ class AsyncClient:
             revision=revision,
             final=final,
         )
-        return (await self._call(self._routing.Reward, request)).accepted_revision
+        return (await self.call(self.routing.Reward, request)).accepted_revision
 
     async def get_session(self, session_id: str) -> pb.GetSessionResponse:
         """As `Client.get_session`."""
         request = pb.GetSessionRequest(router=self._settings.router, session_id=session_id)
-        return await self._call(self._routing.GetSession, request)
+        return await self.call(self.routing.GetSession, request)
 
     async def get_decision(self, decision_id: str) -> pb.GetDecisionResponse:
         """As `Client.get_decision`."""
         request = pb.GetDecisionRequest(router=self._settings.router, decision_id=decision_id)
-        return await self._call(self._routing.GetDecision, request)
+        return await self.call(self.routing.GetDecision, request)
 
     async def list_arms(self, *, include_retired: bool = False) -> list[admin_pb2.Arm]:
         """As `Client.list_arms`."""
         request = admin_pb2.ListArmsRequest(router=self._settings.router, include_retired=include_retired)
-        return list((await self._call(self._admin.ListArms, request)).arms)
+        return list((await self.call(self.admin.ListArms, request)).arms)
 
     async def put_arm(self, arm: admin_pb2.Arm, *, request_id: str = "") -> admin_pb2.Arm:
         """As `Client.put_arm`."""
-        request = admin_pb2.PutArmRequest(
-            router=self._settings.router, request_id=request_id or requests.new_id(), arm=arm
-        )
-        return (await self._call(self._admin.PutArm, request)).arm
+        request = admin_pb2.PutArmRequest(router=self._settings.router, request_id=request_id, arm=arm)
+        return (await self.call(self.admin.PutArm, request)).arm
 
-    async def _call(
-        self, method: grpc.aio.UnaryUnaryMultiCallable[_Request, _Response], request: _Request
-    ) -> _Response:
-        """Sends a request until it is answered, refused, or out of retries or time."""
+    async def call(self, method: grpc.aio.UnaryUnaryMultiCallable[_Request, _Response], request: _Request) -> _Response:
+        """As `Client.call`."""
+        request = requests.repeatable(request)
         deadline = time.monotonic() + self._settings.timeout_seconds
         rest = requests.pauses(self._settings.retries, self._random)
         while True:

@@ -5,12 +5,15 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from numbers import Real
 from random import Random
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
 import grpc
+from google.protobuf.message import Message
 
 from pointsman.errors import code_of
 from pointsman.v1 import routing_pb2 as pb
+
+_Message = TypeVar("_Message", bound=Message)
 
 _FIRST_PAUSE_SECONDS = 0.05
 _LONGEST_PAUSE_SECONDS = 1.0
@@ -69,6 +72,7 @@ def select_request(
     required_capabilities: Iterable[str] = (),
     max_cost_usd: float | None = None,
     pinned_arm: str = "",
+    context_tokens: int | None = None,
 ) -> pb.SelectRequest:
     """A `SelectRequest`, for `batch_select`; a `request_id` is made when none is given.
 
@@ -84,7 +88,89 @@ def select_request(
         required_capabilities=required_capabilities,
         max_cost_usd=max_cost_usd,
         pinned_arm=pinned_arm,
+        context_tokens=context_tokens,
     )
+
+
+def escalate_request(
+    *,
+    reason: pb.EscalationReason.ValueType,
+    router: str = "",
+    session_id: str = "",
+    decision_id: str = "",
+    request_id: str = "",
+    cost_usd: float | None = None,
+    usage: pb.Usage | None = None,
+    latency_seconds: float | None = None,
+    features: Features | None = None,
+    required_capabilities: Iterable[str] = (),
+    context_tokens: int | None = None,
+    endpoint: str = "",
+) -> pb.EscalateRequest:
+    """An `EscalateRequest`; a `request_id` is made when none is given. TypeError for a feature of no kind."""
+    return pb.EscalateRequest(
+        router=router,
+        session_id=session_id,
+        decision_id=decision_id,
+        request_id=request_id or new_id(),
+        reason=reason,
+        outcome=pb.AttemptOutcome(cost_usd=cost_usd, usage=usage, latency_seconds=latency_seconds),
+        features=feature_values(features),
+        required_capabilities=required_capabilities,
+        context_tokens=context_tokens,
+        endpoint=endpoint,
+    )
+
+
+def progress_request(
+    *, signals: pb.ProgressSignals, router: str = "", decision_id: str = "", request_id: str = ""
+) -> pb.ReportProgressRequest:
+    """A `ReportProgressRequest`; a `request_id` is made when none is given."""
+    return pb.ReportProgressRequest(
+        router=router, decision_id=decision_id, request_id=request_id or new_id(), signals=signals
+    )
+
+
+def reward_request(
+    *,
+    router: str = "",
+    decision_id: str = "",
+    session_id: str = "",
+    request_id: str = "",
+    success: float | None = None,
+    cost_usd: float | None = None,
+    usage: pb.Usage | None = None,
+    latency_seconds: float | None = None,
+    served_arm: str = "",
+    metrics: Mapping[str, float] | None = None,
+    revision: int | None = None,
+    final: bool = False,
+) -> pb.RewardRequest:
+    """A `RewardRequest`; a `request_id` is made when none is given."""
+    return pb.RewardRequest(
+        router=router,
+        decision_id=decision_id,
+        session_id=session_id,
+        request_id=request_id or new_id(),
+        success=success,
+        cost_usd=cost_usd,
+        usage=usage,
+        latency_seconds=latency_seconds,
+        served_arm=served_arm,
+        metrics=metrics,
+        revision=revision,
+        final=final,
+    )
+
+
+def repeatable(request: _Message) -> _Message:
+    """The request, or a copy with a request id of its own where it could have one and has none."""
+    if getattr(request, "request_id", None) != "":
+        return request
+    keyed = type(request)()
+    keyed.CopyFrom(request)
+    setattr(keyed, "request_id", new_id())  # noqa: B010 - not every message has the field
+    return keyed
 
 
 def batch_select_request(router: str, requests: Iterable[pb.SelectRequest]) -> pb.BatchSelectRequest:

@@ -271,6 +271,29 @@ def test_escalate_answers_next_or_exhausted(connect: Any, target: str, service: 
     assert first.features["n"].number == 1
 
 
+def test_what_is_needed_is_told(connect: Any, target: str, service: Service) -> None:
+    service.script = [pb.SelectResponse(decision_id="d"), pb.EscalateResponse(next=pb.SelectResponse(arm="b"))]
+    with connect(target) as client:
+        client.select(required_capabilities=["vision"], context_tokens=0)
+        reason = EscalationReason.ESCALATION_REASON_UNAVAILABLE
+        client.escalate("d", reason=reason, required_capabilities=["tools"], context_tokens=9, endpoint="east")
+    first, second = service.asked
+    assert first.HasField("context_tokens") and list(first.required_capabilities) == ["vision"]
+    assert (list(second.required_capabilities), second.context_tokens, second.endpoint) == (["tools"], 9, "east")
+
+
+def test_any_method_can_be_called_and_changes_are_safe_to_retry(connect: Any, target: str, service: Service) -> None:
+    service.script = [grpc.StatusCode.UNAVAILABLE, admin_pb2.PutArmResponse(), admin_pb2.PutArmResponse()]
+    bare = admin_pb2.PutArmRequest(router="r", arm=admin_pb2.Arm(id="a"))
+    with connect(target) as client:
+        admin = client.client.admin if isinstance(client, Blocking) else client.admin
+        client.call(admin.PutArm, bare)
+        client.call(admin.PutArm, admin_pb2.PutArmRequest(request_id="mine"))
+    first, again, mine = service.asked
+    assert first == again and len(first.request_id) == 32 and mine.request_id == "mine"
+    assert not bare.request_id, "the caller's message is left as it was"
+
+
 def test_batch_items_get_request_ids(connect: Any, target: str, service: Service) -> None:
     result = pb.BatchSelectResult(response=pb.SelectResponse(arm="a"))
     service.script = [pb.BatchSelectResponse(responses=[result, result])]
@@ -322,7 +345,8 @@ def test_both_clients_have_the_same_methods() -> None:
         return {
             name: list(inspect.signature(method).parameters.values())
             for name, method in inspect.getmembers(client, inspect.isfunction)
-            if not name.startswith("_")
+            # `call` differs in the kind of method it takes.
+            if not name.startswith("_") and name != "call"
         }
 
     assert public(Client) == public(AsyncClient)

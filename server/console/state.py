@@ -1,0 +1,71 @@
+"""What `pointsman status` reads of a server."""
+
+from dataclasses import dataclass
+
+import grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from pointsman import Client
+from pointsman.errors import code_of
+from pointsman.v1 import admin_pb2, events_pb2, events_pb2_grpc, routing_pb2
+from server.console import learning
+from server.console.learning import Evidence
+
+_SERVICES = tuple(
+    file.DESCRIPTOR.services_by_name[name].full_name
+    for file, name in ((routing_pb2, "Routing"), (admin_pb2, "Admin"), (events_pb2, "Events"))
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class RouterState:
+    """A router, all its arms, and what its recent events show; None where the server does not give its events out."""
+
+    message: admin_pb2.Router
+    arms: tuple[admin_pb2.Arm, ...]
+    evidence: Evidence | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class State:
+    """A server: what its services say of their health (`SERVING`, for instance), and its routers."""
+
+    services: dict[str, str]
+    routers: tuple[RouterState, ...]
+
+
+def read(client: Client, *, only: str, timeout_seconds: float) -> State:
+    """The server's state; of the router `only`, or of all where it is empty. Raises grpc.RpcError."""
+    found = client.call(client.admin.ListRouters, admin_pb2.ListRoutersRequest(router=only)).routers
+    return State(
+        services={service: _health(client, service) for service in _SERVICES},
+        routers=tuple(
+            RouterState(
+                message=router, arms=_arms(client, router.id), evidence=_evidence(client, router, timeout_seconds)
+            )
+            for router in found
+        ),
+    )
+
+
+def _arms(client: Client, router: str) -> tuple[admin_pb2.Arm, ...]:
+    request = admin_pb2.ListArmsRequest(router=router, include_retired=True)
+    return tuple(client.call(client.admin.ListArms, request).arms)
+
+
+def _health(client: Client, service: str) -> str:
+    checks = health_pb2_grpc.HealthStub(client.channel)
+    response = client.call(checks.Check, health_pb2.HealthCheckRequest(service=service))
+    return str(health_pb2.HealthCheckResponse.ServingStatus.Name(response.status))
+
+
+def _evidence(client: Client, router: admin_pb2.Router, timeout_seconds: float) -> Evidence | None:
+    first = max(1, router.last_sequence - learning.WINDOW + 1)
+    request = events_pb2.ExportEventsRequest(router=router.id, from_sequence=first)
+    try:
+        pieces = events_pb2_grpc.EventsStub(client.channel).ExportEvents(request, timeout=timeout_seconds)
+        return learning.evidence(event for piece in pieces for event in piece.events)
+    except grpc.RpcError as error:
+        if code_of(error) in (grpc.StatusCode.UNIMPLEMENTED, grpc.StatusCode.PERMISSION_DENIED):
+            return None
+        raise
