@@ -11,6 +11,8 @@ import msgspec
 from bandit.events import ArmPut, AvailabilitySet, Configured, Event, PolicyPut, RouterPut
 from bandit.types import Arm, PolicyRecord, RouterSettings
 
+_NEVER_US = 2**63 - 1
+
 
 class Down(msgspec.Struct, frozen=True):
     """An arm or endpoint is out until then, UTC microseconds since 1970."""
@@ -72,6 +74,13 @@ class Configuration(msgspec.Struct, frozen=True, kw_only=True):
             elif arm.endpoints and all(endpoint in out for endpoint in arm.endpoints):
                 found[arm_id] = "; ".join(f"{endpoint}: {out[endpoint] or 'down'}" for endpoint in arm.endpoints)
         return found
+
+    def unchanged(self, now_us: int) -> tuple[int, int]:
+        """From when until before when the same is down as at `now_us`, if nothing else is said."""
+        ends = [state.until_us for down in self.down.values() for state in down.values()]
+        return max((end for end in ends if end <= now_us), default=0), min(
+            (end for end in ends if end > now_us), default=_NEVER_US
+        )
 
     def endpoint(self, arm_id: str, now_us: int) -> str:
         """The arm's preferred endpoint among those that are up; empty where it has no named ones or none is up."""

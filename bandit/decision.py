@@ -4,20 +4,22 @@ Pure: the engine and the simulator call the same functions, and `confirm` calls 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from bandit import sampling
 from bandit.errors import NoEligibleArm
-from bandit.policy import AnyPolicy, Distribution
+from bandit.policy import AnyPolicy, Distribution, no_plan
 from bandit.session import Session, without_tried
 from bandit.types import (
+    NO_REQUIREMENTS,
     ArmScore,
     Decision,
-    EscalationReason,
     Features,
+    Mode,
     Offer,
+    Requirements,
     RouterSettings,
     SelectReason,
     Situation,
@@ -42,34 +44,45 @@ def situate(
     session_id: str,
     features: Features,
     offers: tuple[Offer, ...],
-    leaving: EscalationReason | None = None,
-    cost_cap_usd: float | None = None,
+    requirements: Requirements = NO_REQUIREMENTS,
+    may_stop: bool = False,
 ) -> Situation:
     """The situation in which a new attempt of `session` is to be begun.
 
-    `offers` are the arms under the request's rules; arms the session has already left are ruled out here.
-    `leaving` is why the running attempt ends with this one's beginning; an alarm allows giving up.
+    `offers` are the arms under `requirements` and the router's rules; arms the session has already tried are ruled
+    out here. `may_stop`: the attempt before was left with an alarm, so that giving up is an answer.
     """
+    attempt = len(session.attempts) + 1 if session is not None else 1
     alarmed = session.alarmed() if session is not None else ()
-    alarm = leaving is not None and leaving.is_alarm
-    if session is not None and alarm:
-        alarmed = (*alarmed, session.attempts[-1].decision.arm)
     return Situation(
         router=settings.id,
         seed=settings.seed,
         session_id=session_id,
-        attempt=len(session.attempts) + 1 if session is not None else 1,
-        attempts_left=max(0 if alarm else 1, settings.max_attempts - len(alarmed)),
+        attempt=attempt,
+        attempts_left=max(0 if may_stop else 1, settings.max_attempts - len(alarmed)),
         features=features,
         offers=without_tried(session, offers),
         alarmed=alarmed,
-        may_stop=alarm,
-        cost_cap_usd=cost_cap_usd,
+        may_stop=may_stop,
+        mode=settings.mode,
+        baseline_arm=(settings.baseline_arm or "") if settings.mode is Mode.APPRENTICE else "",
+        requirements=requirements,
+        cost_cap_usd=_cost_cap(settings, session, requirements),
+        reread_tokens=requirements.context_tokens if attempt > 1 else 0,
         objective=settings.objective,
         exploration_floor=settings.exploration_floor,
         draws=settings.draws,
         alpha=settings.alpha,
     )
+
+
+def _cost_cap(settings: RouterSettings, session: Session | None, requirements: Requirements) -> float | None:
+    """The least of the request's cap and what the session's cap leaves, never below 0."""
+    of_session = settings.objective.session_cap_usd
+    if of_session is None:
+        return requirements.max_cost_usd
+    left = max(0.0, of_session - (session.spending() if session is not None else 0.0))
+    return left if requirements.max_cost_usd is None else min(left, requirements.max_cost_usd)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,13 +123,14 @@ def decide(vintage: Vintage, questions: Sequence[Question]) -> list[tuple[Decisi
         elif _must_stop(vintage, question.situation):
             decided.append((None, 1.0))
         else:
-            decided.append(_draw(vintage, question, next(answers)))
+            decided.append(_draw(vintage, question, _under_mode(question.situation, next(answers))))
     return decided
 
 
 def _must_stop(vintage: Vintage, situation: Situation) -> bool:
     return situation.may_stop and (
         situation.attempts_left == 0
+        or situation.mode is Mode.APPRENTICE
         or not vintage.policy.climbs
         or all(offer.bar is not None for offer in situation.offers)
     )
@@ -129,15 +143,12 @@ def _draw(vintage: Vintage, question: Question, distribution: Distribution) -> t
         return None, stop
     scores = _scores(situation, distribution)
     chosen = sampling.draw_arm(distribution.propensities, seed=seed, session_id=session_id, attempt=attempt)
-    reason = question.reason
-    if reason is SelectReason.SAMPLED and sum(score.bar is None for score in scores) == 1:
-        reason = SelectReason.ONLY_ELIGIBLE
     return Decision(
         decision_id=question.decision_id,
         situation=situation,
         arm=scores[chosen].arm,
         propensity=scores[chosen].propensity,
-        reason=reason,
+        reason=_reason(question, scores, chosen),
         scores=scores,
         ladder=distribution.plan(chosen),
         policy=vintage.policy.spec,
@@ -147,12 +158,38 @@ def _draw(vintage: Vintage, question: Question, distribution: Distribution) -> t
     ), stop
 
 
+def _under_mode(situation: Situation, distribution: Distribution) -> Distribution:
+    """What the mode makes of the policy's answer: apprentice mode takes the baseline, if it is not ruled out.
+
+    The beliefs stay the policy's. The propensities are those of the lottery that is held, so 1 on the baseline.
+    """
+    if situation.mode is not Mode.APPRENTICE:
+        return distribution
+    bars = distribution.bars or tuple(offer.bar for offer in situation.offers)
+    baseline = np.array(
+        [float(o.arm == situation.baseline_arm and bar is None) for o, bar in zip(situation.offers, bars, strict=True)]
+    )
+    return replace(distribution, propensities=baseline if baseline.any() else distribution.propensities, plan=no_plan)
+
+
+def _reason(question: Question, scores: Sequence[ArmScore], chosen: int) -> SelectReason:
+    """Why that arm: as asked, unless the lottery was none."""
+    if question.reason in (SelectReason.SAMPLED, SelectReason.ESCALATED):
+        # Only in apprentice mode is there a baseline, and it is taken wherever it can be.
+        if scores[chosen].arm == question.situation.baseline_arm:
+            return SelectReason.BASELINE
+        if question.reason is SelectReason.SAMPLED and sum(score.bar is None for score in scores) == 1:
+            return SelectReason.ONLY_ELIGIBLE
+    return question.reason
+
+
 def confirm(vintage: Vintage, decision: Decision) -> str:
     """Decides again from the logged situation and compares: empty where everything is equal, else what differs."""
     if (vintage.epoch, vintage.epoch_hash) != (decision.epoch, decision.epoch_hash):
         return f"epoch {decision.epoch} cannot be recomputed to the logged hash {decision.epoch_hash}"
-    # A sole eligible arm was found to be that by the decision itself.
-    reason = SelectReason.SAMPLED if decision.reason is SelectReason.ONLY_ELIGIBLE else decision.reason
+    # That the arm was the only eligible one, or the baseline, was found by the decision itself.
+    found = decision.reason in (SelectReason.ONLY_ELIGIBLE, SelectReason.BASELINE)
+    reason = SelectReason.SAMPLED if found else decision.reason
     question = Question(
         situation=decision.situation,
         decision_id=decision.decision_id,

@@ -2,20 +2,37 @@
 
 from collections.abc import Collection, Iterable, Mapping
 
-from bandit.types import Arm, Bar, BarKind, Offer
+import msgspec
+
+from bandit.types import NO_REQUIREMENTS, Arm, Bar, BarKind, Features, Offer, Requirements, Rule
+
+
+def holding(rules: Iterable[Rule], features: Features) -> tuple[Rule, ...]:
+    """The rules that hold for a session: those whose parts equal its categories of that name, where not empty."""
+    return tuple(
+        rule for rule in rules if all(features.get(name) == wanted for name, wanted in _parts(rule).items() if wanted)
+    )
+
+
+def further(held: Requirements, capabilities: frozenset[str], context_tokens: int | None) -> Requirements:
+    """What was required before, the capabilities added to it and the context (None: as before) put in its place."""
+    tokens = held.context_tokens if context_tokens is None else context_tokens
+    if capabilities <= held.capabilities and tokens == held.context_tokens:
+        return held
+    return msgspec.structs.replace(held, capabilities=held.capabilities | capabilities, context_tokens=tokens)
 
 
 def offers(
     arms: Iterable[Arm],
     *,
-    allow: Collection[str] = (),
-    deny: Collection[str] = (),
-    required_capabilities: Collection[str] = (),
+    requirements: Requirements = NO_REQUIREMENTS,
+    rules: Collection[Rule] = (),
     unavailable: Mapping[str, str] | None = None,
 ) -> tuple[Offer, ...]:
-    """Every arm as an offer, in the given order, with the first rule that bars it.
+    """Every arm as an offer, in the given order, with the first thing that bars it.
 
-    An empty `allow` allows all. `unavailable` maps the id of an arm that is down to the reason in words.
+    An arm has to pass all of `rules`. `unavailable` maps the id of an arm that is down to the reason in words.
+    What a pinned arm overrides (see `moves.begin_select`) is looked at last, so that it hides nothing else.
     """
     down = unavailable or {}
 
@@ -24,12 +41,29 @@ def offers(
             return Bar(BarKind.RETIRED, "retired")
         if arm.id in down:
             return Bar(BarKind.UNAVAILABLE, down[arm.id])
-        if lacking := sorted(set(required_capabilities) - arm.capabilities):
+        if lacking := sorted(requirements.capabilities - arm.capabilities):
             return Bar(BarKind.CAPABILITY, f"lacks {', '.join(lacking)}")
-        if arm.id in deny:
+        window, needed = arm.context_window_tokens, requirements.context_tokens
+        if window is not None and window < needed:
+            return Bar(BarKind.CAPABILITY, f"takes {window:,} tokens, {needed:,} needed")
+        if arm.id in requirements.deny:
             return Bar(BarKind.POLICY, "denied by the request")
-        if allow and arm.id not in allow:
+        if requirements.allow and arm.id not in requirements.allow:
             return Bar(BarKind.POLICY, "not among the request's allowed arms")
+        for rule in rules:
+            if arm.id in rule.deny:
+                return Bar(BarKind.POLICY, f"denied by the rule for {_whom(rule)}")
+            if rule.allow and arm.id not in rule.allow:
+                return Bar(BarKind.POLICY, f"not among the arms allowed by the rule for {_whom(rule)}")
         return None
 
     return tuple(Offer(arm=arm.id, price=arm.price, bar=bar(arm)) for arm in arms)
+
+
+def _parts(rule: Rule) -> dict[str, str]:
+    """A rule's parts by the name of the category that they are compared with."""
+    return {"organisation": rule.organisation, "project": rule.project, "user": rule.user}
+
+
+def _whom(rule: Rule) -> str:
+    return ", ".join(f"{name} {wanted!r}" for name, wanted in _parts(rule).items() if wanted) or "everybody"

@@ -107,6 +107,8 @@ class Escalated(msgspec.Struct, frozen=True, kw_only=True, tag="escalated", omit
     """Empty where the session is exhausted."""
     stop_propensity: float = 0.0
     """Probability with which giving up was drawn at this point: 0 or 1 outside the margin of indifference."""
+    endpoint: str = ""
+    """Which endpoint of the arm it is about, as the agent said; empty: the one it was last told."""
 
 
 class Rewarded(msgspec.Struct, frozen=True, kw_only=True, tag="rewarded", omit_defaults=True):

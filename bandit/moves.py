@@ -9,11 +9,31 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NotRequired, TypedDict, Unpack
 
+import msgspec
+
 from bandit.decision import Question, Vintage, decide, situate
 from bandit.errors import NoEligibleArm, Unknown
-from bandit.events import Decided, Escalated
-from bandit.session import ESCALATED, Session, check_running, on_select, require_eligible, under_rules
-from bandit.types import BarKind, Decision, EscalationReason, Features, Offer, Outcome, RouterSettings
+from bandit.events import Decided, Escalated, Stuck
+from bandit.session import ESCALATED, Session, apply, check_running, on_select, require_eligible
+from bandit.types import (
+    NO_REQUIREMENTS,
+    BarKind,
+    Decision,
+    EscalationReason,
+    Features,
+    Offer,
+    Outcome,
+    Requirements,
+    RouterSettings,
+)
+
+EndpointOf = Callable[[str], str]
+"""An arm's id -> the endpoint at which to call it, empty where it has none of a name."""
+
+
+def nameless(_arm: str) -> str:
+    """Arms have no endpoints of a name."""
+    return ""
 
 
 class _Select(TypedDict):
@@ -22,7 +42,8 @@ class _Select(TypedDict):
     offers: tuple[Offer, ...]
     decision_id: str
     pinned_arm: NotRequired[str]
-    cost_cap_usd: NotRequired[float | None]
+    requirements: NotRequired[Requirements]
+    endpoint_of: NotRequired[EndpointOf]
 
 
 class _Escalate(TypedDict):
@@ -32,6 +53,9 @@ class _Escalate(TypedDict):
     next_decision_id: str
     outcome: NotRequired[Outcome | None]
     features: NotRequired[Features | None]
+    requirements: NotRequired[Requirements | None]
+    endpoint: NotRequired[str]
+    endpoint_of: NotRequired[EndpointOf]
 
 
 Events = tuple[Decided] | tuple[Escalated] | tuple[Escalated, Decided]
@@ -61,12 +85,13 @@ def begin_select(
     offers: tuple[Offer, ...],
     decision_id: str,
     pinned_arm: str = "",
-    cost_cap_usd: float | None = None,
+    requirements: Requirements = NO_REQUIREMENTS,
+    endpoint_of: EndpointOf = nameless,
 ) -> Decision | Step:
     """The running decision where the session sticks to it, else the step to a new attempt.
 
-    `decision_id` is the id of the new decision, if one is made. A pinned arm overrides every rule but retirement,
-    missing capabilities and unavailability.
+    `offers` are the arms under `requirements` and the router's rules. `decision_id` is the id of the new decision, if
+    one is made. A pinned arm overrides everything but retirement, unavailability and what it cannot do or take.
     Raises Unknown for a pinned arm that is not among the offers, NoEligibleArm and WrongOrder.
     """
     if pinned_arm:
@@ -80,18 +105,29 @@ def begin_select(
         session_id=session_id,
         features={**session.features, **features} if session is not None else features,
         offers=offers,
-        leaving=begin.left,
-        cost_cap_usd=cost_cap_usd,
+        requirements=requirements,
     )
     if not pinned_arm:
         require_eligible(situation.offers)
 
     def finish(decision: Decision | None, _stop: float) -> Events:
         assert decision is not None, "only an alarm allows giving up"
-        return (Decided(decision=decision, left=begin.left),)
+        return (Decided(decision=decision, left=begin.left, endpoint=endpoint_of(decision.arm)),)
 
     question = Question(situation=situation, decision_id=decision_id, reason=begin.reason, pinned_arm=pinned_arm)
     return Step(question=question, finish=finish)
+
+
+def stuck(session: Session, *, requirements: Requirements, endpoint: str, repeatable: bool) -> Stuck | None:
+    """What a sticky answer leaves in the log: what the request demands and where it was sent.
+
+    None where neither differs from what held before, unless a repeat of the request has to be told from a new one.
+    """
+    running = session.attempts[-1]
+    demanded = requirements if requirements != session.requirements else None
+    if demanded is None and endpoint == running.endpoint and not repeatable:
+        return None
+    return Stuck(decision_id=running.decision.decision_id, requirements=demanded, endpoint=endpoint)
 
 
 def begin_escalate(
@@ -104,35 +140,42 @@ def begin_escalate(
     next_decision_id: str,
     outcome: Outcome | None = None,
     features: Features | None = None,
+    requirements: Requirements | None = None,
+    endpoint: str = "",
+    endpoint_of: EndpointOf = nameless,
 ) -> Step | tuple[Escalated]:
     """The step out of the running attempt, which `decision_id` must name: its second event begins the next one.
 
-    Without a second the session is exhausted: no arm is left, or none is worth its price. The rules of the request
-    that began the attempt go on to hold.
+    Without a second the session is exhausted: no arm is left, or none is worth its price. `offers` are the arms under
+    `requirements` (None: what held before goes on to hold) and the router's rules; `endpoint` is the one that the
+    agent says it leaves.
     Raises WrongOrder where the decision is stale, exhausted or final.
     """
-    left_situation = check_running(session, decision_id).decision.situation
-    changed = features or {}
+    check_running(session, decision_id)
+    left = Escalated(
+        decision_id=decision_id,
+        reason=reason,
+        outcome=outcome or Outcome(),
+        features=features or {},
+        endpoint=endpoint,
+    )
+    after = apply(session, left)
+    assert after is not None, "it has an attempt"
     situation = situate(
         settings,
-        session,
+        after,
         session_id=session.session_id,
-        features={**session.features, **changed},
-        offers=under_rules(left_situation.offers, offers),
-        leaving=reason,
-        cost_cap_usd=left_situation.cost_cap_usd,
+        features=after.features,
+        offers=offers,
+        requirements=session.requirements if requirements is None else requirements,
+        may_stop=reason.is_alarm,
     )
 
     def finish(decision: Decision | None, stop_propensity: float) -> tuple[Escalated] | tuple[Escalated, Decided]:
-        left = Escalated(
-            decision_id=decision_id,
-            reason=reason,
-            outcome=outcome or Outcome(),
-            features=changed,
-            next_decision_id=decision.decision_id if decision is not None else "",
-            stop_propensity=stop_propensity,
-        )
-        return (left,) if decision is None else (left, Decided(decision=decision))
+        if decision is None:
+            return (msgspec.structs.replace(left, stop_propensity=stop_propensity),)
+        moved = msgspec.structs.replace(left, next_decision_id=decision.decision_id, stop_propensity=stop_propensity)
+        return moved, Decided(decision=decision, endpoint=endpoint_of(decision.arm))
 
     if all(offer.bar is not None for offer in situation.offers):
         ended = finish(None, 1.0)

@@ -26,7 +26,8 @@ from bandit.types import (
     Usage,
 )
 
-_MOST_REPORTS = 8
+MOST_REPORTS = 8
+"""On its progress, kept of an attempt."""
 
 OUTCOME_FIELDS = ("success", "cost_usd", "usage", "latency_seconds", "served_arm")
 
@@ -62,7 +63,7 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True):
     endpoint: str = ""
     """Where the agent was last told to reach the arm."""
     signals: tuple[Signals, ...] = ()
-    """What was last reported of its progress, oldest first; at most `_MOST_REPORTS`."""
+    """What was last reported of its progress, oldest first; at most MOST_REPORTS."""
 
 
 class AttemptRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -244,7 +245,7 @@ def apply(session: Session | None, event: Event) -> Session | None:
                 return session
             return msgspec.structs.replace(session, requirements=event.requirements)
         case Progressed() if session is not None and (i := session.index_of(event.decision_id)) is not None:
-            signals = (*session.attempts[i].signals, event.signals)[-_MOST_REPORTS:]
+            signals = (*session.attempts[i].signals, event.signals)[-MOST_REPORTS:]
             return session.with_attempt(i, msgspec.structs.replace(session.attempts[i], signals=signals))
         case Escalated() if session is not None and (i := session.index_of(event.decision_id)) is not None:
             rank = session.revision + 1, session.reports
@@ -361,19 +362,6 @@ def without_tried(session: Session | None, offers: tuple[Offer, ...]) -> tuple[O
     return tuple(
         msgspec.structs.replace(offer, bar=Bar(BarKind.TRIED, "already tried in this session"))
         if offer.arm in tried and offer.bar is None
-        else offer
-        for offer in offers
-    )
-
-
-def under_rules(before: Sequence[Offer], offers: tuple[Offer, ...]) -> tuple[Offer, ...]:
-    """The offers with those ruled out that the request behind an earlier decision had forbidden or found incapable."""
-    forbidden = {o.arm: o.bar for o in before if o.bar and o.bar.kind in (BarKind.POLICY, BarKind.CAPABILITY)}
-    if not forbidden:
-        return offers
-    return tuple(
-        msgspec.structs.replace(offer, bar=forbidden[offer.arm])
-        if offer.bar is None and offer.arm in forbidden
         else offer
         for offer in offers
     )

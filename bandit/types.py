@@ -300,6 +300,8 @@ class Situation(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, g
     may_stop: bool = False
     """Whether giving up is an answer (the last attempt was left with an alarm)."""
     mode: Mode = Mode.LIVE
+    baseline_arm: str = ""
+    """What is taken in apprentice mode wherever it is not ruled out; empty in other modes."""
     requirements: Requirements = NO_REQUIREMENTS
     """What the session's latest request demanded; it goes on to hold for the attempts after this one."""
     cost_cap_usd: float | None = None

@@ -8,7 +8,8 @@ What is learned: once per attempt, when its success is known (an alarm without t
 1 - success + cost / value of the arm that was decided, among the arms that were eligible, with the propensity it was
 drawn with. The loss is never negative, so an arm without outcomes, predicted at 0, is worth a try. A cost that was
 not told is that of the usage at the offer's list price, or 0 where there is no usage either. Attempts that another
-arm served and pinned ones are left out: their propensity is not that of what happened.
+arm served and pinned ones are left out: their propensity is not that of what happened. Those of apprentice mode are
+learned from with their propensity of 1, which is honest: nobody who knew more chose the baseline for these sessions.
 
 Vowpal Wabbit cannot unlearn. An outcome that is corrected later is learned again on top of the first, which counts
 that attempt twice; an outcome repeated unchanged is not learned again.

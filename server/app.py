@@ -77,7 +77,7 @@ async def _serve(
         reader = SqliteStore.open_reader(data_dir)
         closing.callback(reader.close)
         requests = Requests(config.limits)
-        routing = Routing(engine, Views(reader, epochs, routers), requests)  # type: ignore[abstract]
+        routing = Routing(engine, Views(reader, epochs, routers), requests)
         closing.callback(routing.close)
         server = grpc.aio.server(
             # Two servers on one port would each get half of the calls.

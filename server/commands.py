@@ -5,9 +5,19 @@ from typing import TypeAlias
 
 import msgspec
 
-from bandit.events import Escalated
+from bandit.events import Escalated, Progressed
 from bandit.session import Session
-from bandit.types import Arm, Decision, EscalationReason, Features, Outcome, RouterSettings
+from bandit.types import (
+    NO_REQUIREMENTS,
+    Arm,
+    Decision,
+    EscalationReason,
+    Features,
+    Outcome,
+    Requirements,
+    RouterSettings,
+    Signals,
+)
 
 
 class Select(msgspec.Struct, frozen=True, kw_only=True):
@@ -18,10 +28,7 @@ class Select(msgspec.Struct, frozen=True, kw_only=True):
     """Empty: derived from the request id, else random."""
     request_id: str = ""
     features: Features = {}
-    allow: frozenset[str] = frozenset()
-    deny: frozenset[str] = frozenset()
-    required_capabilities: frozenset[str] = frozenset()
-    max_cost_usd: float | None = None
+    requirements: Requirements = NO_REQUIREMENTS
     pinned_arm: str = ""
 
 
@@ -36,6 +43,23 @@ class Escalate(msgspec.Struct, frozen=True, kw_only=True):
     reason: EscalationReason
     outcome: Outcome = Outcome()
     features: Features = {}
+    required_capabilities: frozenset[str] = frozenset()
+    """Needed beside what was required before."""
+    context_tokens: int | None = None
+    """None: as before."""
+    endpoint: str = ""
+    """The one that is left; empty: the one that was answered last."""
+
+
+class Report(msgspec.Struct, frozen=True, kw_only=True):
+    """How the running attempt gets on: go on?"""
+
+    router: str
+    session_id: str = ""
+    """Empty: the session of `decision_id`."""
+    decision_id: str = ""
+    """Empty: the session's running attempt."""
+    signals: Signals = Signals()
 
 
 class Reward(msgspec.Struct, frozen=True, kw_only=True):
@@ -58,9 +82,10 @@ class PutArm(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Choice(msgspec.Struct, frozen=True, kw_only=True):
-    """Answer to Select: a decision, and whether it stood before (`sticky`)."""
+    """Answer to Select: a decision, whether it stood before (`sticky`), and where to call the arm."""
 
     decision: Decision
+    endpoint: str = ""
     sticky: bool = False
 
 
@@ -68,7 +93,13 @@ class Moved(msgspec.Struct, frozen=True, kw_only=True):
     """Answer to Escalate: how the attempt was left, and the next one; None where the session is exhausted."""
 
     left: Escalated
-    next: Decision | None
+    next: Choice | None
+
+
+class Advised(msgspec.Struct, frozen=True, kw_only=True):
+    """Answer to ReportProgress: the report with its advice."""
+
+    progressed: Progressed
 
 
 class Accepted(msgspec.Struct, frozen=True, kw_only=True):
@@ -83,7 +114,7 @@ class ArmStands(msgspec.Struct, frozen=True, kw_only=True):
     arm: Arm
 
 
-Reply: TypeAlias = Choice | Moved | Accepted | ArmStands
+Reply: TypeAlias = Choice | Moved | Advised | Accepted | ArmStands
 
 
 class Told(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,4 +1,4 @@
-"""The use cases: what Select, Escalate, Reward and PutArm do to the state, and what of it becomes durable.
+"""The use cases: what Select, Escalate, ReportProgress, Reward and PutArm do, and what of it becomes durable.
 
 A use case reads the state and returns a move, or a move whose arm is yet to be drawn; rounds carry moves out, so that
 repeats, times, durability and failure are thought of once. Replies wait until all that they rest on is durable.
@@ -9,12 +9,24 @@ import os
 import time
 from collections.abc import Callable, Iterable, Mapping
 
-from bandit import moves
+from bandit import eligibility, moves, progress
 from bandit.errors import InvalidInput, Unknown, WrongOrder
-from bandit.events import ArmPut, Rewarded, Stuck
+from bandit.events import ArmPut, Rewarded
 from bandit.session import Session
-from bandit.types import Arm
-from server.commands import Accepted, ArmStands, Choice, Escalate, PutArm, Reply, Reward, RouterView, Select
+from bandit.types import Arm, EscalationReason, Features
+from server.commands import (
+    Accepted,
+    Advised,
+    ArmStands,
+    Choice,
+    Escalate,
+    PutArm,
+    Reply,
+    Report,
+    Reward,
+    RouterView,
+    Select,
+)
 from server.ids import Clock, DecisionIds, Entropy, Repeat, derived_session_id
 from server.journal import Journal
 from server.rounds import Asked, Draw, Move, Round, reply_to
@@ -125,8 +137,9 @@ class Engine:
     def select(self, command: Select) -> Move | Draw:
         """Raises Unknown, NoEligibleArm and WrongOrder."""
         router = self._router(command.router)
-        for field, arms in (("allow", command.allow), ("deny", command.deny)):
-            _require_arms(router, field, arms)
+        requirements, now_us = command.requirements, self._now_us()
+        _require_arms(router, "allow", requirements.allow)
+        _require_arms(router, "deny", requirements.deny)
         if command.session_id:
             session_id = command.session_id
         elif command.request_id:
@@ -139,42 +152,76 @@ class Engine:
             session,
             session_id=session_id,
             features=command.features,
-            offers=router.offers(
-                allow=command.allow, deny=command.deny, required_capabilities=command.required_capabilities
-            ),
+            offers=router.offers(requirements, _merged(session, command.features), now_us),
             decision_id=self._ids.next(),
             pinned_arm=command.pinned_arm,
-            cost_cap_usd=command.max_cost_usd,
+            requirements=requirements,
+            endpoint_of=lambda arm: router.endpoint(arm, now_us),
         )
         if isinstance(begun, moves.Step):
             return Draw(router=router, session_id=session_id, session=session, step=begun)
-        # Logged only so that a repeat of this request can be told from a new one.
-        logged = (Stuck(decision_id=begun.decision_id),) if command.request_id else ()
+        assert session is not None, "it has a decision to stick to"
+        endpoint = router.endpoint(begun.arm, now_us)
+        stuck = moves.stuck(session, requirements=requirements, endpoint=endpoint, repeatable=bool(command.request_id))
         return Move(
             router=router,
             session_id=session_id,
             session=session,
-            events=logged,
-            reply=Choice(decision=begun, sticky=True),
+            events=(stuck,) if stuck is not None else (),
+            reply=Choice(decision=begun, endpoint=endpoint, sticky=True),
         )
 
     def escalate(self, command: Escalate) -> Move | Draw:
         """Raises Unknown and WrongOrder, and InvalidInput where session and decision do not belong together."""
         router = self._router(command.router)
         session = self._session(router, command.session_id, command.decision_id)
+        requirements = eligibility.further(session.requirements, command.required_capabilities, command.context_tokens)
+        now_us = self._now_us()
         begun = moves.begin_escalate(
             router.current.settings,
             session,
             decision_id=command.decision_id or session.attempts[-1].decision.decision_id,
             reason=command.reason,
-            offers=router.offers(),
+            offers=router.offers(requirements, _merged(session, command.features), now_us),
             next_decision_id=self._ids.next(),
             outcome=command.outcome,
             features=command.features,
+            requirements=requirements,
+            endpoint=command.endpoint,
+            endpoint_of=lambda arm: router.endpoint(arm, now_us),
         )
+        if command.endpoint:
+            _require_endpoint(router, session.attempts[-1].decision.arm, command.endpoint)
         if isinstance(begun, moves.Step):
-            return Draw(router=router, session_id=session.session_id, session=session, step=begun)
+            return Draw(
+                router=router,
+                session_id=session.session_id,
+                session=session,
+                step=begun,
+                at_once=command.reason is EscalationReason.UNAVAILABLE,
+            )
         return Move(router=router, session_id=session.session_id, session=session, events=begun, reply=reply_to(begun))
+
+    def report_progress(self, command: Report) -> Move:
+        """Raises Unknown and WrongOrder, and InvalidInput where session and decision do not belong together."""
+        router = self._router(command.router)
+        session = self._session(router, command.session_id, command.decision_id)
+        settings, vintage = router.current
+        progressed = progress.report(
+            settings,
+            vintage,
+            session,
+            decision_id=command.decision_id or session.attempts[-1].decision.decision_id,
+            signals=command.signals,
+            offers=router.offers(session.requirements, session.features, self._now_us()),
+        )
+        return Move(
+            router=router,
+            session_id=session.session_id,
+            session=session,
+            events=(progressed,),
+            reply=Advised(progressed=progressed),
+        )
 
     def reward(self, command: Reward) -> Move:
         """Raises Unknown."""
@@ -237,6 +284,9 @@ class Engine:
         except TimeoutError as error:
             raise StoreUnavailable(f"arm {arm!r} is in the log, but no epoch that knows it has come yet") from error
 
+    def _now_us(self) -> int:
+        return int(self._clock() * 1e6)
+
     def _router(self, router_id: str) -> Router:
         router = self._routers.get(router_id)
         if router is None:
@@ -259,6 +309,17 @@ class Engine:
                 raise Unknown("decision_id", "decision", decision_id)
             raise InvalidInput("decision_id", f"it belongs to another session than {session_id!r}")
         return session
+
+
+def _merged(session: Session | None, features: Features) -> Features:
+    """The session's features as the request changes them."""
+    return {**session.features, **features} if session is not None else features
+
+
+def _require_endpoint(router: Router, arm_id: str, endpoint: str) -> None:
+    arm = router.configuration.arm(arm_id)
+    if arm is None or endpoint not in arm.endpoints:
+        raise Unknown("endpoint", f"endpoint of arm {arm_id!r}", endpoint)
 
 
 def _require_arms(router: Router, field: str, arms: Iterable[str]) -> None:

@@ -20,7 +20,9 @@ _PIECE = 1000
 _CACHED_SESSIONS = 4096
 _RECENT_EPOCHS = 32
 """Kept one by one; older ones are thinned, and folded anew where somebody asks for them."""
-_LEARNED = frozenset(("router_put", "arm_put", "decided", "escalated", "rewarded"))
+_LEARNED = frozenset(
+    ("router_put", "arm_put", "policy_put", "availability_set", "configured", "decided", "escalated", "rewarded")
+)
 """The kinds of events that a learner takes in; others are not even decoded."""
 
 

@@ -12,10 +12,9 @@ import msgspec
 
 from bandit import moves, record
 from bandit.errors import PointsmanError
-from bandit.events import ArmPut, Decided, Escalated, Event, Rewarded, Stuck
+from bandit.events import ArmPut, Decided, Escalated, Event, Progressed, Rewarded, Stuck
 from bandit.session import Session, apply
-from bandit.types import Decision
-from server.commands import Accepted, ArmStands, Choice, Moved, Reply
+from server.commands import Accepted, Advised, ArmStands, Choice, Moved, Reply
 from server.ids import Clock, Entropy, Repeat
 from server.routers import Router
 from server.sessions import SessionCache
@@ -46,6 +45,8 @@ class Draw(msgspec.Struct, frozen=True, kw_only=True):
     session: Session | None
     """As before the events."""
     step: moves.Step
+    at_once: bool = False
+    """It may change what the router offers: it is drawn before the next request is looked at."""
 
 
 class Asked(msgspec.Struct, frozen=True):
@@ -117,12 +118,17 @@ class Round:
                 self._draw()
                 move = asked.case()
         if isinstance(move, Move):
+            if not move.session_id:
+                # It changes the router, and the wave was asked for before.
+                self._draw()
             self._carry_out(asked, move)
             return
         self._wave.append((asked, move))
         self._drawing.add(move.session_id)
         if asked.repeat is not None:
             self._repeats[asked.repeat.key] = (asked.repeat.digest, None)
+        if move.at_once:
+            self._draw()
 
     def _draw(self) -> None:
         wave, self._wave, self._drawing = self._wave, [], set()
@@ -155,32 +161,36 @@ class Round:
             self._carry_out(asked, move)
 
     def _carry_out(self, asked: Asked, move: Move) -> None:
-        key = digest = b""
-        if asked.repeat is not None:
-            key, digest = asked.repeat.key, asked.repeat.digest
-            self._repeats[key] = (digest, move.reply)
+        repeat = asked.repeat
+        if repeat is not None:
+            self._repeats[repeat.key] = (repeat.digest, move.reply)
         session = move.session
         for event in move.events:
-            recorded = record.encode(event, salt=self._entropy(record.SALT_BYTES))
-            self.events.append(
-                NewEvent(
-                    at_us=self._at_us,
-                    kind=recorded.kind,
-                    router=move.router.id,
-                    session_id=move.session_id,
-                    decision_id=_decision_of(event),
-                    request_key=key,
-                    request_digest=digest,
-                    body=recorded.body,
-                    private=recorded.private,
-                )
-            )
-            key = digest = b""
+            self._log(move.router, event, move.session_id, repeat)
+            repeat = None
+            if session is not None and (outage := move.router.observe(session, event, self._at_us)) is not None:
+                self._log(move.router, outage)
             session = apply(session, event)
-            move.router.apply(event)
         if move.events and session is not None:
             self._sessions.put(move.router.id, session)
         self._replies.append((asked.answer, move.reply))
+
+    def _log(self, router: Router, event: Event, session_id: str = "", repeat: Repeat | None = None) -> None:
+        recorded = record.encode(event, salt=self._entropy(record.SALT_BYTES))
+        self.events.append(
+            NewEvent(
+                at_us=self._at_us,
+                kind=recorded.kind,
+                router=router.id,
+                session_id=session_id,
+                decision_id=_decision_of(event),
+                request_key=repeat.key if repeat is not None else b"",
+                request_digest=repeat.digest if repeat is not None else b"",
+                body=recorded.body,
+                private=recorded.private,
+            )
+        )
+        router.apply(event)
 
     # --- repeats ------------------------------------------------------------------------------------------------
 
@@ -206,31 +216,33 @@ class Round:
         match event:
             case Decided():
                 return reply_to((event,))
-            case Stuck(decision_id=decision_id):
-                return Choice(decision=self._decision(decision_id), sticky=True)
+            case Stuck(decision_id=decision_id, endpoint=endpoint):
+                return Choice(decision=self._decided(decision_id).decision, endpoint=endpoint, sticky=True)
             case Escalated(next_decision_id=following):
-                return Moved(left=event, next=self._decision(following) if following else None)
+                return reply_to((event, self._decided(following)) if following else (event,))
+            case Progressed():
+                return Advised(progressed=event)
             case Rewarded(revision=revision):
                 return Accepted(revision=revision)
             case ArmPut(arm=arm):
                 return ArmStands(arm=arm)
         raise AssertionError(f"no request makes an event of kind {stored.kind}")
 
-    def _decision(self, decision_id: str) -> Decision:
+    def _decided(self, decision_id: str) -> Decided:
         stored = self._store.decision(decision_id)
         assert stored is not None, "events refer to decisions that were logged before"
         event = record.decode(stored.kind, stored.body, stored.private).event
         assert isinstance(event, Decided)
-        return event.decision
+        return event
 
 
 def reply_to(events: moves.Events) -> Reply:
     """What the agent is told of a move that it asked for."""
     match events:
-        case (Decided(decision=decision),):
-            return Choice(decision=decision)
-        case (Escalated() as left, Decided(decision=decision)):
-            return Moved(left=left, next=decision)
+        case (Decided(decision=decision, endpoint=endpoint),):
+            return Choice(decision=decision, endpoint=endpoint)
+        case (Escalated() as left, Decided(decision=decision, endpoint=endpoint)):
+            return Moved(left=left, next=Choice(decision=decision, endpoint=endpoint))
         case (Escalated() as left,):
             return Moved(left=left, next=None)
     raise AssertionError("a move begins or leaves an attempt")
@@ -241,8 +253,8 @@ def _decision_of(event: Event) -> str:
     match event:
         case Decided(decision=decision):
             return decision.decision_id
-        case Stuck(decision_id=decision_id) | Escalated(decision_id=decision_id) | Rewarded(decision_id=decision_id):
-            return decision_id
+        case Stuck() | Progressed() | Escalated() | Rewarded():
+            return event.decision_id
     return ""
 
 

@@ -9,15 +9,19 @@ import msgspec
 from bandit import eligibility, record
 from bandit.configuration import Configuration
 from bandit.decision import Vintage
-from bandit.events import ArmPut, Event, RouterPut
+from bandit.events import ArmPut, AvailabilitySet, Event, RouterPut
 from bandit.learner import Learner
-from bandit.types import Arm, Offer, RouterSettings
+from bandit.session import Session
+from bandit.types import Arm, Features, Offer, Requirements, RouterSettings, Rule
 from server import fold
+from server.failover import Watch
 from server.store.epochs import EpochFiles
 from server.store.protocol import EventReader
 
 _CONFIGURING = frozenset(("router_put", "arm_put", "policy_put", "availability_set", "configured"))
 _PIECE = 1000
+_MOST_OFFERS = 256
+"""Kept for different demands and rules."""
 
 
 class RouterConfig(msgspec.Struct, frozen=True, kw_only=True):
@@ -45,7 +49,10 @@ class Router:
         self.learned_seq = 0
         """The last event that the vintage has learned from."""
         self._known: frozenset[str] = frozenset()
-        self._open_offers: tuple[Offer, ...] | None = None
+        self._offers: dict[tuple[tuple[Rule, ...], Requirements], tuple[Offer, ...]] = {}
+        self._unchanged = (0, 0)
+        """From when (UTC microseconds) until before when those offers hold."""
+        self._watch = Watch()
         self._waiting: list[tuple[str, asyncio.Future[None]]] = []
 
     @property
@@ -58,7 +65,11 @@ class Router:
     def restart(self, configuration: Configuration) -> None:
         """Goes on from what the log said earlier; it is to be told what was said since."""
         self.configuration = configuration
-        self._open_offers = None
+        self._forget_offers()
+
+    def _forget_offers(self) -> None:
+        self._offers.clear()
+        self._unchanged = (0, 0)
 
     def apply(self, event: Event) -> None:
         """Takes in an event of the router."""
@@ -73,7 +84,7 @@ class Router:
         self.vintage = learner.vintage
         self.learned_seq = learner.epoch_seq
         self._known = frozenset(arm.id for arm in learner.configuration.arms)
-        self._open_offers = None
+        self._forget_offers()
         waiting, self._waiting = self._waiting, []
         for arm, waiter in waiting:
             if arm not in self._known:
@@ -81,22 +92,35 @@ class Router:
             elif not waiter.done():
                 waiter.set_result(None)
 
-    def offers(
-        self,
-        *,
-        allow: frozenset[str] = frozenset(),
-        deny: frozenset[str] = frozenset(),
-        required_capabilities: frozenset[str] = frozenset(),
-    ) -> tuple[Offer, ...]:
-        """The arms that the epoch in use knows, in the order in which they were put, under a request's rules."""
-        if allow or deny or required_capabilities:
-            return eligibility.offers(
-                self._offered(), allow=allow, deny=deny, required_capabilities=required_capabilities
+    def offers(self, requirements: Requirements, features: Features, now_us: int) -> tuple[Offer, ...]:
+        """The arms that the epoch in use knows, in the order in which they were put, under what a request demands and
+        the rules that hold for its session's features.
+        """
+        if not self._unchanged[0] <= now_us < self._unchanged[1]:
+            self._offers.clear()
+            self._unchanged = self.configuration.unchanged(now_us)
+        # Most routers have no rules and most requests no demands.
+        rules = self.current.settings.rules
+        asked = eligibility.holding(rules, features) if rules else (), requirements
+        found = self._offers.get(asked)
+        if found is None:
+            if len(self._offers) >= _MOST_OFFERS:
+                self._offers.clear()
+            found = self._offers[asked] = eligibility.offers(
+                self._offered(),
+                requirements=requirements,
+                rules=asked[0],
+                unavailable=self.configuration.unavailable(now_us),
             )
-        # Most requests have no rules of their own.
-        if self._open_offers is None:
-            self._open_offers = eligibility.offers(self._offered())
-        return self._open_offers
+        return found
+
+    def endpoint(self, arm: str, now_us: int) -> str:
+        """Where to call an arm; empty where it has no endpoints of a name."""
+        return self.configuration.endpoint(arm, now_us)
+
+    def observe(self, session: Session, event: Event, at_us: int) -> AvailabilitySet | None:
+        """Watches how attempts end; what takes out an endpoint that fails, or None. `session` is as before."""
+        return self._watch.observe(self.configuration, session, event, at_us)
 
     def _offered(self) -> list[Arm]:
         return [arm for arm in self.configuration.arms if arm.id in self._known]

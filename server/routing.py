@@ -11,7 +11,7 @@ import grpc.aio
 
 from pointsman.v1 import routing_pb2 as pb
 from pointsman.v1 import routing_pb2_grpc
-from server.commands import Accepted, Choice, Moved
+from server.commands import Accepted, Advised, Choice, Moved
 from server.convert import responses
 from server.convert.requests import Requests
 from server.engine import Engine
@@ -23,10 +23,7 @@ _View = TypeVar("_View")
 
 
 class Routing(routing_pb2_grpc.RoutingServicer):
-    """What the methods mean stands in routing.proto. They raise; `server.rpc` makes statuses of it.
-
-    Methods that are not here yet are the generated ones, which say UNIMPLEMENTED.
-    """
+    """What the methods mean stands in routing.proto. They raise; `server.rpc` makes statuses of it."""
 
     def __init__(self, engine: Engine, views: Views, requests: Requests) -> None:
         self._engine = engine
@@ -66,6 +63,15 @@ class Routing(routing_pb2_grpc.RoutingServicer):
         moved = await self._engine.answer(repeat, lambda: self._engine.escalate(self._requests.escalate(request)))
         assert isinstance(moved, Moved)
         return responses.escalate_response(moved)
+
+    async def ReportProgress(self, request: pb.ReportProgressRequest, context: _Context) -> pb.ReportProgressResponse:
+        """See the proto."""
+        repeat = self._requests.repeat("ReportProgress", request)
+        advised = await self._engine.answer(
+            repeat, lambda: self._engine.report_progress(self._requests.report_progress(request))
+        )
+        assert isinstance(advised, Advised)
+        return responses.progress_response(advised)
 
     async def Reward(self, request: pb.RewardRequest, context: _Context) -> pb.RewardResponse:
         """See the proto."""

@@ -9,11 +9,24 @@ from typing import TypeVar
 from google.protobuf.message import Message
 
 from bandit.errors import InvalidInput
-from bandit.types import Arm, EscalationReason, Features, FeatureValue, Figure, Outcome, Price, Text, Usage
+from bandit.types import (
+    NO_REQUIREMENTS,
+    Arm,
+    EscalationReason,
+    Features,
+    FeatureValue,
+    Figure,
+    Outcome,
+    Price,
+    Requirements,
+    Signals,
+    Text,
+    Usage,
+)
 from pointsman.v1 import admin_pb2
 from pointsman.v1 import routing_pb2 as pb
 from server import ids
-from server.commands import Escalate, PutArm, Reward, Select
+from server.commands import Escalate, PutArm, Report, Reward, Select
 from server.limits import Limits
 
 DEFAULT_ROUTER = "default"
@@ -21,12 +34,21 @@ DEFAULT_ROUTER = "default"
 _REASONS = {pb.EscalationReason.Value(f"ESCALATION_REASON_{reason.name}"): reason for reason in EscalationReason}
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _NO_NAMES: frozenset[str] = frozenset()
+_COUNTS = ("turns", "tool_calls", "tool_errors", "repeated_calls", "failed_tests", "reverted_edits")
 _MAX_COUNT = 2**53
-"""Of tokens and revisions: up to here floats count exactly."""
+"""Of tokens, revisions and signals: up to here floats count exactly."""
 _MAX_AMOUNT = 1e12
 """Of dollars and seconds: far beyond any real one, and sums of them stay finite."""
 
-_Keyed = TypeVar("_Keyed", pb.SelectRequest, pb.EscalateRequest, pb.RewardRequest, admin_pb2.PutArmRequest)
+_Keyed = TypeVar(
+    "_Keyed",
+    pb.SelectRequest,
+    pb.EscalateRequest,
+    pb.ReportProgressRequest,
+    pb.RewardRequest,
+    admin_pb2.PutArmRequest,
+)
+_Number = TypeVar("_Number", int, float)
 
 
 class Requests:
@@ -77,19 +99,13 @@ class Requests:
             session_id=self.id("session_id", request.session_id),
             request_id=self.id("request_id", request.request_id),
             features=self._features(request.features),
-            allow=self._names("allow", request.allow),
-            deny=self._names("deny", request.deny),
-            required_capabilities=self._names("required_capabilities", request.required_capabilities),
-            max_cost_usd=_optional(request, "max_cost_usd", _amount),
+            requirements=self._requirements(request),
             pinned_arm=self.id("pinned_arm", request.pinned_arm),
         )
 
     def escalate(self, request: pb.EscalateRequest) -> Escalate:
         """An Escalate."""
-        session_id = self.id("session_id", request.session_id)
-        decision_id = self.id("decision_id", request.decision_id)
-        if not session_id and not decision_id:
-            raise InvalidInput("decision_id", "required where session_id is not given")
+        session_id, decision_id = self._attempt(request)
         if request.reason not in _REASONS:
             known = request.reason in pb.EscalationReason.values()
             raise InvalidInput("reason", "required" if known else f"there is no reason {request.reason}")
@@ -105,7 +121,44 @@ class Requests:
                 latency_seconds=_optional(given, "latency_seconds", _amount, "outcome."),
             ),
             features=self._features(request.features),
+            required_capabilities=self._names("required_capabilities", request.required_capabilities),
+            context_tokens=_optional(request, "context_tokens", _whole),
+            endpoint=self.id("endpoint", request.endpoint),
         )
+
+    def report_progress(self, request: pb.ReportProgressRequest) -> Report:
+        """A ReportProgress."""
+        session_id, decision_id = self._attempt(request)
+        given = request.signals
+        return Report(
+            router=self.router(request.router),
+            session_id=session_id,
+            decision_id=decision_id,
+            signals=Signals(
+                **{name: _optional(given, name, _whole, "signals.") for name in _COUNTS},
+                usage=_usage("signals.usage", given.usage) if given.HasField("usage") else None,
+                cost_usd=_optional(given, "cost_usd", _amount, "signals."),
+            ),
+        )
+
+    def _attempt(self, request: pb.EscalateRequest | pb.ReportProgressRequest) -> tuple[str, str]:
+        """The ids of the session and the decision meant, at least one of them."""
+        session_id = self.id("session_id", request.session_id)
+        decision_id = self.id("decision_id", request.decision_id)
+        if not session_id and not decision_id:
+            raise InvalidInput("decision_id", "required where session_id is not given")
+        return session_id, decision_id
+
+    def _requirements(self, request: pb.SelectRequest) -> Requirements:
+        demanded = Requirements(
+            allow=self._names("allow", request.allow),
+            deny=self._names("deny", request.deny),
+            capabilities=self._names("required_capabilities", request.required_capabilities),
+            context_tokens=_optional(request, "context_tokens", _whole) or 0,
+            max_cost_usd=_optional(request, "max_cost_usd", _amount),
+        )
+        # One object for most requests, so that they are quick to compare and log.
+        return demanded if demanded != NO_REQUIREMENTS else NO_REQUIREMENTS
 
     def reward(self, request: pb.RewardRequest) -> Reward:
         """A Reward."""
@@ -114,9 +167,6 @@ class Requests:
         _count("metrics", request.metrics, self._limits.features)
         for name in request.metrics:
             _finite(f"metrics.{self.id('metrics', name)}", request.metrics[name])
-        revision = request.revision if request.HasField("revision") else None
-        if revision is not None and not 0 <= revision <= _MAX_COUNT:
-            raise InvalidInput("revision", f"is {revision}, must lie in 0 to 2^53")
         return Reward(
             router=self.router(request.router),
             decision_id=self.id("decision_id", request.decision_id),
@@ -129,7 +179,7 @@ class Requests:
                 served_arm=self.id("served_arm", request.served_arm) or None,
             ),
             metrics=dict(sorted(request.metrics.items())),
-            revision=revision,
+            revision=_optional(request, "revision", _whole),
             final=request.final,
         )
 
@@ -207,7 +257,7 @@ def _count(field: str, items: Sized, most: int) -> None:
         raise InvalidInput(field, f"has {len(items)} entries, at most {most} are taken")
 
 
-def _optional(message: Message, field: str, check: Callable[[str, float], float], path: str = "") -> float | None:
+def _optional(message: Message, field: str, check: Callable[[str, _Number], _Number], path: str = "") -> _Number | None:
     return check(path + field, getattr(message, field)) if message.HasField(field) else None
 
 
@@ -223,6 +273,12 @@ def _amount(field: str, number: float) -> float:
     return number
 
 
+def _whole(field: str, number: int) -> int:
+    if not 0 <= number <= _MAX_COUNT:
+        raise InvalidInput(field, f"is {number}, must lie in 0 to 2^53")
+    return number
+
+
 def _share(field: str, number: float) -> float:
     if not 0 <= _finite(field, number) <= 1:
         raise InvalidInput(field, f"is {number}, must lie in 0 to 1")
@@ -231,8 +287,7 @@ def _share(field: str, number: float) -> float:
 
 def _usage(field: str, usage: pb.Usage) -> Usage:
     for name in ("input_tokens", "output_tokens", "cached_tokens"):
-        if not 0 <= getattr(usage, name) <= _MAX_COUNT:
-            raise InvalidInput(f"{field}.{name}", f"is {getattr(usage, name)}, must lie in 0 to 2^53")
+        _whole(f"{field}.{name}", getattr(usage, name))
     return Usage(
         input_tokens=float(usage.input_tokens),
         output_tokens=float(usage.output_tokens),

@@ -10,21 +10,23 @@ from bandit.types import (
     EscalationReason,
     FeatureValue,
     Mode,
+    ProgressAction,
     SelectReason,
     Text,
     Usage,
 )
 from pointsman.v1 import admin_pb2
 from pointsman.v1 import routing_pb2 as pb
-from server.commands import Choice, DecisionView, Moved, RouterView, SessionView
+from server.commands import Advised, Choice, DecisionView, Moved, RouterView, SessionView
 
 _REASONS = {reason: pb.SelectReason.Value(f"SELECT_REASON_{reason.name}") for reason in SelectReason}
 _LEFT = {reason: pb.EscalationReason.Value(f"ESCALATION_REASON_{reason.name}") for reason in EscalationReason}
+_ACTIONS = {action: pb.ProgressAction.Value(f"PROGRESS_ACTION_{action.name}") for action in ProgressAction}
 _MODES = {mode: admin_pb2.Mode.Value(f"MODE_{mode.name}") for mode in Mode}
 
 
 def select_response(choice: Choice) -> pb.SelectResponse:
-    """The answer to Select: a function of the decision alone, so that a repeat gets equal bytes."""
+    """The answer to Select: a function of what is logged alone, so that a repeat gets equal bytes."""
     decision = choice.decision
     response = pb.SelectResponse(
         decision_id=decision.decision_id,
@@ -36,6 +38,7 @@ def select_response(choice: Choice) -> pb.SelectResponse:
         attempt=decision.attempt,
         policy_version=decision.policy_version,
         epoch=decision.epoch,
+        endpoint=choice.endpoint,
     )
     _put_scores(response, decision)
     return response
@@ -44,8 +47,20 @@ def select_response(choice: Choice) -> pb.SelectResponse:
 def escalate_response(moved: Moved) -> pb.EscalateResponse:
     """The answer to Escalate."""
     if moved.next is not None:
-        return pb.EscalateResponse(next=select_response(Choice(decision=moved.next)))
+        return pb.EscalateResponse(next=select_response(moved.next))
     return pb.EscalateResponse(exhausted=pb.Exhausted(stop_propensity=moved.left.stop_propensity))
+
+
+def progress_response(advised: Advised) -> pb.ReportProgressResponse:
+    """The answer to ReportProgress."""
+    progressed = advised.progressed
+    return pb.ReportProgressResponse(
+        action=_ACTIONS[progressed.action],
+        arm=progressed.arm,
+        success_mean=progressed.success_mean,
+        propensity=progressed.propensity,
+        threshold=progressed.threshold,
+    )
 
 
 def get_session_response(view: SessionView) -> pb.GetSessionResponse:
@@ -63,6 +78,7 @@ def get_session_response(view: SessionView) -> pb.GetSessionResponse:
         success=_success(session, len(session.attempts) - 1),
         cost_usd=sum(costs) if costs else None,
         ladder=session.attempts[-1].decision.ladder,
+        closed=session.closed,
     )
 
 
@@ -92,6 +108,10 @@ def get_decision_response(shown: DecisionView) -> pb.GetDecisionResponse:
         at=_timestamp(view.told[shown.index].at_us),
         outcome=_outcome(view, shown.index),
         event_json=shown.event_json,
+        mode=decision.situation.mode.value,
+        budget_price=decision.situation.budget_price,
+        cost_cap_usd=decision.situation.cost_cap_usd,
+        endpoint=view.session.attempts[shown.index].endpoint,
     )
     _put_scores(response, decision)
     return response
@@ -180,6 +200,7 @@ def _attempt(view: SessionView, i: int) -> pb.Attempt:
         at=_timestamp(view.told[i].at_us),
         left_reason=_LEFT[attempt.left] if attempt.left is not None else pb.ESCALATION_REASON_UNSPECIFIED,
         outcome=_outcome(view, i),
+        endpoint=attempt.endpoint,
     )
 
 

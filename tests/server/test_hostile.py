@@ -55,8 +55,6 @@ def test_undecodable_bytes_are_invalid_in_streams_health_and_reflection_too(serv
 
 def test_what_is_not_there_yet_says_so(server):
     unimplemented = grpc.StatusCode.UNIMPLEMENTED
-    progress = pb.ReportProgressRequest(session_id="x")
-    assert code_of(lambda: server.routing.ReportProgress(progress)) == unimplemented
     assert code_of(lambda: server.admin.SetMode(admin_pb2.SetModeRequest())) == unimplemented
     export = raw(server, "unary_stream", "/pointsman.v1.Events/ExportEvents")
     data = events_pb2.ExportEventsRequest().SerializeToString()
@@ -72,6 +70,10 @@ def _features(**values) -> pb.SelectRequest:
 
 def _many_features(count: int) -> pb.SelectRequest:
     return _features(**{f"f{i}": pb.FeatureValue(number=1.0) for i in range(count)})
+
+
+def _signals(**values) -> pb.ReportProgressRequest:
+    return pb.ReportProgressRequest(session_id="hostile-live", signals=pb.ProgressSignals(**values))
 
 
 NAN, INFINITY = float("nan"), float("inf")
@@ -102,6 +104,26 @@ INVALID = [
     ("Escalate", pb.EscalateRequest(reason=1), "decision_id"),
     ("Escalate", pb.EscalateRequest(session_id="hostile-live"), "reason"),
     ("Escalate", pb.EscalateRequest(session_id="hostile-live", reason=99), "reason"),
+    ("Select", pb.SelectRequest(context_tokens=-1), "context_tokens"),
+    ("Select", pb.SelectRequest(context_tokens=2**53 + 1), "context_tokens"),
+    ("Escalate", pb.EscalateRequest(session_id="hostile-live", reason=1, context_tokens=-1), "context_tokens"),
+    (
+        "Escalate",
+        pb.EscalateRequest(session_id="hostile-live", reason=1, required_capabilities=[""]),
+        "required_capabilities",
+    ),
+    ("Escalate", pb.EscalateRequest(session_id="hostile-live", reason=6, endpoint=LONG), "endpoint"),
+    ("ReportProgress", pb.ReportProgressRequest(), "decision_id"),
+    ("ReportProgress", pb.ReportProgressRequest(session_id="a\nb"), "session_id"),
+    ("ReportProgress", _signals(turns=-1), "signals.turns"),
+    ("ReportProgress", _signals(tool_calls=2**60), "signals.tool_calls"),
+    ("ReportProgress", _signals(tool_errors=-1), "signals.tool_errors"),
+    ("ReportProgress", _signals(repeated_calls=-(2**63)), "signals.repeated_calls"),
+    ("ReportProgress", _signals(failed_tests=-1), "signals.failed_tests"),
+    ("ReportProgress", _signals(reverted_edits=-1), "signals.reverted_edits"),
+    ("ReportProgress", _signals(cost_usd=NAN), "signals.cost_usd"),
+    ("ReportProgress", _signals(cost_usd=1e13), "signals.cost_usd"),
+    ("ReportProgress", _signals(usage=pb.Usage(input_tokens=-1)), "signals.usage.input_tokens"),
     (
         "Escalate",
         pb.EscalateRequest(session_id="hostile-live", reason=1, outcome=pb.AttemptOutcome(cost_usd=-1)),
@@ -186,12 +208,14 @@ def test_mutated_messages_never_show_a_defect(server):
     rng = random.Random(20)
     choice = server.routing.Select(pb.SelectRequest(session_id="mutated"))
     select = _many_features(3)
+    select.context_tokens, select.max_cost_usd = 1000, 1.0
     select.features["text"].text = "some text"
     select.features["vector"].embedding.values.extend([1.0, 2.0])
     seeds = [
         ("Select", select),
         ("BatchSelect", pb.BatchSelectRequest(requests=[select, select])),
         ("Escalate", pb.EscalateRequest(decision_id=choice.decision_id, reason=3, outcome={"cost_usd": 1.0})),
+        ("ReportProgress", _signals(turns=3, tool_calls=9, tool_errors=9, cost_usd=1.0, usage={"input_tokens": 5})),
         ("Reward", pb.RewardRequest(session_id="mutated", success=1.0, cost_usd=1.0, metrics={"m": 1.0}, revision=3)),
         ("GetSession", pb.GetSessionRequest(session_id="mutated")),
         ("GetDecision", pb.GetDecisionRequest(decision_id=choice.decision_id)),

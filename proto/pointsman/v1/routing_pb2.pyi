@@ -650,7 +650,9 @@ class EscalateRequest(_message.Message):
     context_tokens: _builtins.int
     """As in SelectRequest. Absent: as before."""
     endpoint: _builtins.str
-    """With UNAVAILABLE: which of the arm's endpoints failed. Empty: the one that was answered last."""
+    """With UNAVAILABLE: which of the arm's endpoints failed. Empty: the one that was answered last. NOT_FOUND when the
+    arm has none of that name.
+    """
     @_builtins.property
     def outcome(self) -> Global___AttemptOutcome:
         """Counts as a revision of the attempt's outcome; see Reward."""
@@ -1156,6 +1158,7 @@ class Attempt(_message.Message):
     AT_FIELD_NUMBER: _builtins.int
     LEFT_REASON_FIELD_NUMBER: _builtins.int
     OUTCOME_FIELD_NUMBER: _builtins.int
+    ENDPOINT_FIELD_NUMBER: _builtins.int
     decision_id: _builtins.str
     attempt: _builtins.int
     """From 1."""
@@ -1170,6 +1173,8 @@ class Attempt(_message.Message):
     """Why it was left, by Escalate or by Select; UNSPECIFIED where it was not. Select leaves one for USER_REQUEST when
     another arm is pinned.
     """
+    endpoint: _builtins.str
+    """Where the agent was last told to call the arm; empty where it has no endpoints of a name."""
     @_builtins.property
     def at(self) -> _timestamp_pb2.Timestamp:
         """When it was decided."""
@@ -1189,10 +1194,11 @@ class Attempt(_message.Message):
         at: _timestamp_pb2.Timestamp | None = ...,
         left_reason: Global___EscalationReason.ValueType = ...,
         outcome: Global___Outcome | None = ...,
+        endpoint: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["at", b"at", "outcome", b"outcome"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["arm", b"arm", "at", b"at", "attempt", b"attempt", "decision_id", b"decision_id", "epoch", b"epoch", "left_reason", b"left_reason", "outcome", b"outcome", "policy_version", b"policy_version", "propensity", b"propensity", "reason", b"reason"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["arm", b"arm", "at", b"at", "attempt", b"attempt", "decision_id", b"decision_id", "endpoint", b"endpoint", "epoch", b"epoch", "left_reason", b"left_reason", "outcome", b"outcome", "policy_version", b"policy_version", "propensity", b"propensity", "reason", b"reason"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1344,6 +1350,7 @@ class GetDecisionResponse(_message.Message):
     MODE_FIELD_NUMBER: _builtins.int
     BUDGET_PRICE_FIELD_NUMBER: _builtins.int
     COST_CAP_USD_FIELD_NUMBER: _builtins.int
+    ENDPOINT_FIELD_NUMBER: _builtins.int
     decision_id: _builtins.str
     session_id: _builtins.str
     router: _builtins.str
@@ -1378,6 +1385,8 @@ class GetDecisionResponse(_message.Message):
     """What a dollar cost under the budget, beyond itself."""
     cost_cap_usd: _builtins.float
     """Expected dollars that the attempt could cost at most. Absent: no cap."""
+    endpoint: _builtins.str
+    """Where the agent was last told to call the arm; empty where it has no endpoints of a name."""
     @_builtins.property
     def features(self) -> _containers.MessageMap[_builtins.str, Global___FeatureValue]:
         """As sent, all changes until this attempt included. Empty where `erased`; text is absent where it is not stored."""
@@ -1424,10 +1433,11 @@ class GetDecisionResponse(_message.Message):
         mode: _builtins.str = ...,
         budget_price: _builtins.float = ...,
         cost_cap_usd: _builtins.float | None = ...,
+        endpoint: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_cost_cap_usd", b"_cost_cap_usd", "at", b"at", "cost_cap_usd", b"cost_cap_usd", "outcome", b"outcome"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cost_cap_usd", b"_cost_cap_usd", "arm", b"arm", "at", b"at", "attempt", b"attempt", "budget_price", b"budget_price", "confirmed", b"confirmed", "cost_cap_usd", b"cost_cap_usd", "decision_id", b"decision_id", "epoch", b"epoch", "epoch_hash", b"epoch_hash", "erased", b"erased", "event_json", b"event_json", "features", b"features", "ladder", b"ladder", "mode", b"mode", "outcome", b"outcome", "policy", b"policy", "policy_propensity", b"policy_propensity", "policy_version", b"policy_version", "propensity", b"propensity", "reason", b"reason", "router", b"router", "scores", b"scores", "session_id", b"session_id", "stop_propensity", b"stop_propensity", "unconfirmed_reason", b"unconfirmed_reason"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cost_cap_usd", b"_cost_cap_usd", "arm", b"arm", "at", b"at", "attempt", b"attempt", "budget_price", b"budget_price", "confirmed", b"confirmed", "cost_cap_usd", b"cost_cap_usd", "decision_id", b"decision_id", "endpoint", b"endpoint", "epoch", b"epoch", "epoch_hash", b"epoch_hash", "erased", b"erased", "event_json", b"event_json", "features", b"features", "ladder", b"ladder", "mode", b"mode", "outcome", b"outcome", "policy", b"policy", "policy_propensity", b"policy_propensity", "policy_version", b"policy_version", "propensity", b"propensity", "reason", b"reason", "router", b"router", "scores", b"scores", "session_id", b"session_id", "stop_propensity", b"stop_propensity", "unconfirmed_reason", b"unconfirmed_reason"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__cost_cap_usd: _TypeAlias = _typing.Literal["cost_cap_usd"]  # noqa: Y015
     _WhichOneofArgType__cost_cap_usd: _TypeAlias = _typing.Literal["_cost_cap_usd", b"_cost_cap_usd"]  # noqa: Y015
