@@ -5,10 +5,20 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from bandit.errors import InvalidInput
+from bandit.types import Objective
+
 Floats = npt.NDArray[np.floating[Any]]
 
 _INDIFFERENCE = 0.02
 """Going on and stopping are as good as equal where they differ by less than this share of a success's value."""
+
+
+def require_whole(objective: Objective, field: str = "objective") -> None:
+    """Raises InvalidInput where the objective has a budget without its period or a period without budget."""
+    if (objective.budget_usd is None) != (objective.budget_period_seconds is None):
+        missing = "budget_usd" if objective.budget_usd is None else "budget_period_seconds"
+        raise InvalidInput(f"{field}.{missing}", "a budget and its period are given together")
 
 
 def shares(values: Floats) -> Floats:

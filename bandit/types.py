@@ -71,6 +71,19 @@ class PolicyStage(enum.StrEnum):
     ROLLED_BACK = "rolled_back"
 
 
+class Preset(enum.StrEnum):
+    """How much a success is worth against what it costs, for those who would rather not name an amount."""
+
+    CHEAP = "cheap"
+    BALANCED = "balanced"
+    BEST = "best"
+
+    @property
+    def value_usd(self) -> float:
+        """Dollars that a resolved session is worth."""
+        return {Preset.CHEAP: 1.0, Preset.BALANCED: 5.0, Preset.BEST: 25.0}[self]
+
+
 class ProgressAction(enum.StrEnum):
     """What an agent is advised to do with a running attempt."""
 
@@ -171,7 +184,7 @@ class Objective(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     With a quality floor, an attempt goes to the cheapest arm whose predicted success reaches it instead.
     """
 
-    value_usd: float = 5.0
+    value_usd: float = Preset.BALANCED.value_usd
     """Dollars that a resolved session is worth, > 0."""
     latency_usd_per_second: float = 0.0
     """Dollars that a second of an attempt costs, >= 0."""
