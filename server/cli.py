@@ -41,6 +41,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Runs a command and returns its exit status."""
     # grpc tells people about its forking on standard error, where they look for what went wrong.
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
+    # Between fork and exec of the fitter, grpc would start its threads anew in the child, and now and then wait for
+    # them forever, and with it the server. Nothing here forks without an exec.
+    os.environ.setdefault("GRPC_ENABLE_FORK_SUPPORT", "0")
     given = list(sys.argv[1:] if arguments is None else arguments)
     parser = _Parser(prog="pointsman", description="Routes coding-agent sessions to the model worth its price.")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
