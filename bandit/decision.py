@@ -46,11 +46,13 @@ def situate(
     offers: tuple[Offer, ...],
     requirements: Requirements = NO_REQUIREMENTS,
     may_stop: bool = False,
+    budget_price: float = 0.0,
 ) -> Situation:
     """The situation in which a new attempt of `session` is to be begun.
 
     `offers` are the arms under `requirements` and the router's rules; arms the session has already tried are ruled
     out here. `may_stop`: the attempt before was left with an alarm, so that giving up is an answer.
+    `budget_price` is what a dollar costs beyond itself under the budget.
     """
     attempt = len(session.attempts) + 1 if session is not None else 1
     alarmed = session.alarmed() if session is not None else ()
@@ -69,6 +71,7 @@ def situate(
         requirements=requirements,
         cost_cap_usd=_cost_cap(settings, session, requirements),
         reread_tokens=requirements.context_tokens if attempt > 1 else 0,
+        budget_price=budget_price,
         objective=settings.objective,
         exploration_floor=settings.exploration_floor,
         draws=settings.draws,

@@ -15,6 +15,7 @@ from bandit import policy as policies
 from bandit.configuration import Configuration
 from bandit.decision import Vintage
 from bandit.events import ArmPut, Closed, Decided, Escalated, Event, Rewarded, RouterPut
+from bandit.pacing import NO_PACE, Pace
 from bandit.session import AttemptRow, Session, SessionChange, apply
 from bandit.types import Arm, Mode, RouterSettings
 
@@ -73,6 +74,8 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     """Outcomes that came while the router was frozen, …"""
     unlearned: tuple[tuple[str, tuple[AttemptRow, ...]], ...] = ()
     """… their sessions, and what each had taught before them."""
+    pace: Pace = NO_PACE
+    """How spending stood against the budget."""
     state: bytes
 
 
@@ -84,6 +87,8 @@ class Learner:
 
     def __init__(self, sessions: Sessions | None = None) -> None:
         self.configuration = Configuration()
+        self.pace = NO_PACE
+        """How spending stands after the last event fed."""
         self.vintage: Vintage | None = None
         self.seq = 0
         """Last sequence number fed."""
@@ -96,9 +101,11 @@ class Learner:
         # What was pending when the newest epoch was published: nothing, unless the router was frozen.
         self._waiting = 0
         self._unlearned: tuple[tuple[str, tuple[AttemptRow, ...]], ...] = ()
+        self._epoch_pace = NO_PACE
 
-    def feed(self, seq: int, event: Event, session_id: str = "") -> bool:
-        """Takes in the router's next event; `session_id` names its session, if any. True where an epoch ended with it.
+    def feed(self, seq: int, event: Event, session_id: str = "", at_us: int = 0) -> bool:
+        """Takes in the router's next event, which happened at `at_us`, UTC microseconds since 1970. `session_id` names
+        its session, if any. True where an epoch ended with it.
 
         Raises ValueError where `seq` does not come after the last one fed.
         """
@@ -116,7 +123,7 @@ class Learner:
             case ArmPut():
                 return self._end_block()
             case Decided() | Escalated() | Rewarded() | Closed():
-                return self._observe(event, session_id)
+                return self._observe(event, session_id, at_us)
         return False
 
     @property
@@ -146,12 +153,14 @@ class Learner:
     def _arms(self) -> tuple[Arm, ...]:
         return self.configuration.arms
 
-    def _observe(self, event: Event, session_id: str) -> bool:
+    def _observe(self, event: Event, session_id: str, at_us: int) -> bool:
         before = self._sessions.get(session_id)
         after = apply(before, event)
         if after is None:
             return False
         self._sessions.put(session_id, after)
+        if self.configuration.settings is not None:
+            self.pace = self.pace.observe(self.configuration.settings.objective, at_us, before, after)
         if isinstance(event, Decided) and event.left is None:
             return False
         told = before.rows() if before is not None else ()
@@ -189,6 +198,7 @@ class Learner:
     def _publish(self, policy: policies.AnyPolicy, version: str, state: Any) -> None:
         self.epoch_seq = self.seq
         self._waiting, self._unlearned = self._pending, tuple(self._dirty.items())
+        self._epoch_pace = self.pace
         self.vintage = Vintage(
             policy=policy,
             policy_version=version,
@@ -211,6 +221,7 @@ class Learner:
                 outcomes=self._outcomes,
                 waiting=self._waiting,
                 unlearned=self._unlearned,
+                pace=self._epoch_pace,
                 state=self.vintage.policy.dump(self.vintage.state),
             ),
             order="sorted",
@@ -231,6 +242,7 @@ class Learner:
         learner.seq = learner.epoch_seq = snapshot.seq
         learner._outcomes = snapshot.outcomes
         learner._waiting, learner._unlearned = snapshot.waiting, snapshot.unlearned
+        learner.pace = learner._epoch_pace = snapshot.pace
         learner._pending, learner._dirty = snapshot.waiting, dict(snapshot.unlearned)
         policy = policies.parse(snapshot.policy)
         learner.vintage = Vintage(

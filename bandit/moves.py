@@ -44,6 +44,7 @@ class _Select(TypedDict):
     pinned_arm: NotRequired[str]
     requirements: NotRequired[Requirements]
     endpoint_of: NotRequired[EndpointOf]
+    budget_price: NotRequired[float]
 
 
 class _Escalate(TypedDict):
@@ -56,6 +57,7 @@ class _Escalate(TypedDict):
     requirements: NotRequired[Requirements | None]
     endpoint: NotRequired[str]
     endpoint_of: NotRequired[EndpointOf]
+    budget_price: NotRequired[float]
 
 
 Events = tuple[Decided] | tuple[Escalated] | tuple[Escalated, Decided]
@@ -87,6 +89,7 @@ def begin_select(
     pinned_arm: str = "",
     requirements: Requirements = NO_REQUIREMENTS,
     endpoint_of: EndpointOf = nameless,
+    budget_price: float = 0.0,
 ) -> Decision | Step:
     """The running decision where the session sticks to it, else the step to a new attempt.
 
@@ -106,6 +109,7 @@ def begin_select(
         features={**session.features, **features} if session is not None else features,
         offers=offers,
         requirements=requirements,
+        budget_price=budget_price,
     )
     if not pinned_arm:
         require_eligible(situation.offers)
@@ -143,6 +147,7 @@ def begin_escalate(
     requirements: Requirements | None = None,
     endpoint: str = "",
     endpoint_of: EndpointOf = nameless,
+    budget_price: float = 0.0,
 ) -> Step | tuple[Escalated]:
     """The step out of the running attempt, which `decision_id` must name: its second event begins the next one.
 
@@ -169,6 +174,7 @@ def begin_escalate(
         offers=offers,
         requirements=session.requirements if requirements is None else requirements,
         may_stop=reason.is_alarm,
+        budget_price=budget_price,
     )
 
     def finish(decision: Decision | None, stop_propensity: float) -> tuple[Escalated] | tuple[Escalated, Decided]:

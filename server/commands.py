@@ -157,3 +157,6 @@ class RouterView(msgspec.Struct, frozen=True, kw_only=True):
     epoch_hash: str
     last_seq: int
     learned_seq: int
+    budget_price: float = 0.0
+    budget_spent_usd: float | None = None
+    """In the running period; None without a budget."""

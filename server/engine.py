@@ -157,6 +157,7 @@ class Engine:
             pinned_arm=command.pinned_arm,
             requirements=requirements,
             endpoint_of=lambda arm: router.endpoint(arm, now_us),
+            budget_price=router.budget_price(now_us),
         )
         if isinstance(begun, moves.Step):
             return Draw(router=router, session_id=session_id, session=session, step=begun)
@@ -189,6 +190,7 @@ class Engine:
             requirements=requirements,
             endpoint=command.endpoint,
             endpoint_of=lambda arm: router.endpoint(arm, now_us),
+            budget_price=router.budget_price(now_us),
         )
         if command.endpoint:
             _require_endpoint(router, session.attempts[-1].decision.arm, command.endpoint)
@@ -264,6 +266,7 @@ class Engine:
         """A router and how far it has learned. Raises Unknown."""
         router = self._router(router_id)
         settings, vintage = router.current
+        now_us = self._now_us()
         return RouterView(
             settings=settings,
             policy_version=vintage.policy_version,
@@ -271,6 +274,8 @@ class Engine:
             epoch_hash=vintage.epoch_hash,
             last_seq=self._store.last_seq,
             learned_seq=router.learned_seq,
+            budget_price=router.budget_price(now_us),
+            budget_spent_usd=router.pace.spent(settings.objective, now_us),
         )
 
     def arms(self, router_id: str) -> list[Arm]:

@@ -86,7 +86,7 @@ class Fold:
             return False
         self._sessions.upto = stored.seq - 1
         event = record.decode(stored.kind, stored.body, stored.private).event
-        return self.learner.feed(stored.seq, event, stored.session_id)
+        return self.learner.feed(stored.seq, event, stored.session_id, stored.at_us)
 
 
 def versions(epochs: EpochFiles, router: str) -> list[str]:

@@ -170,7 +170,9 @@ class Round:
             repeat = None
             if session is not None and (outage := move.router.observe(session, event, self._at_us)) is not None:
                 self._log(move.router, outage)
-            session = apply(session, event)
+            before, session = session, apply(session, event)
+            if session is not None:
+                move.router.keep_pace(self._at_us, before, session)
         if move.events and session is not None:
             self._sessions.put(move.router.id, session)
         self._replies.append((asked.answer, move.reply))

@@ -11,14 +11,16 @@ from bandit.configuration import Configuration
 from bandit.decision import Vintage
 from bandit.events import ArmPut, AvailabilitySet, Event, RouterPut
 from bandit.learner import Learner
-from bandit.session import Session
+from bandit.pacing import NO_PACE, Pace
+from bandit.session import Session, apply
 from bandit.types import Arm, Features, Offer, Requirements, RouterSettings, Rule
-from server import fold
+from server import fold, sessions
 from server.failover import Watch
 from server.store.epochs import EpochFiles
-from server.store.protocol import EventReader
+from server.store.protocol import EventReader, StoredEvent
 
 _CONFIGURING = frozenset(("router_put", "arm_put", "policy_put", "availability_set", "configured"))
+_SPENDING = frozenset(("decided", "escalated", "rewarded"))
 _PIECE = 1000
 _MOST_OFFERS = 256
 """Kept for different demands and rules."""
@@ -44,6 +46,7 @@ class Router:
     def __init__(self, router_id: str) -> None:
         self.id = router_id
         self.configuration = Configuration()
+        self.pace = NO_PACE
         self.vintage: Vintage | None = None
         """None before the first epoch; never while the service is ready."""
         self.learned_seq = 0
@@ -62,8 +65,22 @@ class Router:
         assert settings is not None and self.vintage is not None, "the service was not ready"
         return Current(settings, self.vintage)
 
-    def restart(self, configuration: Configuration) -> None:
+    @property
+    def has_budget(self) -> bool:
+        """Whether spending is paced."""
+        settings = self.configuration.settings
+        return settings is not None and settings.objective.budget_usd is not None
+
+    def budget_price(self, now_us: int) -> float:
+        """What a dollar costs beyond itself."""
+        return self.pace.price(self.current.settings.objective, now_us)
+
+    def restart(self, configuration: Configuration, pace: Pace = NO_PACE) -> None:
         """Goes on from what the log said earlier; it is to be told what was said since."""
+        self.pace = pace
+        self._configure(configuration)
+
+    def _configure(self, configuration: Configuration) -> None:
         self.configuration = configuration
         self._forget_offers()
 
@@ -75,7 +92,12 @@ class Router:
         """Takes in an event of the router."""
         configuration = self.configuration.apply(event)
         if configuration is not self.configuration:
-            self.restart(configuration)
+            self._configure(configuration)
+
+    def keep_pace(self, at_us: int, before: Session | None, after: Session) -> None:
+        """Takes in what an event has changed about a session's spending."""
+        if self.configuration.settings is not None:
+            self.pace = self.pace.observe(self.configuration.settings.objective, at_us, before, after)
 
     def adopt(self, learner: Learner) -> None:
         """Decides under the learner's newest epoch from now on, unless the one in use has learned more."""
@@ -144,14 +166,26 @@ def refresh(routers: Iterable[Router], reader: EventReader, epochs: EpochFiles) 
         if (blob := fold.newest(epochs, router.id, last)) is not None:
             learner = Learner.resume(blob)
             since[router.id] = learner.seq
-            router.restart(learner.configuration)
+            router.restart(learner.configuration, learner.pace)
             router.adopt(learner)
     after = min(since.values(), default=last)
     while events := reader.read(after, _PIECE, last):
         after = events[-1].seq
         for stored in events:
-            if stored.kind in _CONFIGURING and stored.seq > since.get(stored.router, last):
-                by_id[stored.router].apply(record.decode(stored.kind, stored.body, stored.private).event)
+            if stored.seq <= since.get(stored.router, last):
+                continue
+            router = by_id[stored.router]
+            if stored.kind in _CONFIGURING:
+                router.apply(record.decode(stored.kind, stored.body, stored.private).event)
+            elif stored.kind in _SPENDING and router.has_budget:
+                _keep_pace(router, stored, reader)
+
+
+def _keep_pace(router: Router, stored: StoredEvent, reader: EventReader) -> None:
+    before = sessions.load(reader, router.id, stored.session_id, stored.seq - 1)
+    after = apply(before, record.decode(stored.kind, stored.body, stored.private).event)
+    if after is not None:
+        router.keep_pace(stored.at_us, before, after)
 
 
 def differences(router: Router, wanted: RouterConfig) -> list[Event]:

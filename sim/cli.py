@@ -18,7 +18,7 @@ from sim import compare, outcomes, references, spread, synthetic, tables
 from sim.result import OptimumResult, Result
 from sim.world import Terms, World
 
-_NOT_BUILT = {"figures": None, "log": None, "ray": None, "report": None, "delay": 0}
+_NOT_BUILT = {"figures": None, "log": None, "ray": None, "report": None}
 """Flags that are understood and refused, and the value at which they ask for nothing."""
 
 
@@ -57,7 +57,13 @@ def add_simulate(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser
     parser.add_argument("--seeds", metavar="N", type=_count, default=20, help="independent runs of each policy (20)")
     parser.add_argument("--jobs", metavar="N", type=_count, help="processes (default: one a core)")
     parser.add_argument("--json", metavar="FILE", help="write the result as JSON; - is standard output")
-    parser.add_argument("--delay", metavar="N", type=_from_zero, default=0, help="not built yet")
+    parser.add_argument(
+        "--delay",
+        metavar="N",
+        type=_from_zero,
+        default=0,
+        help="outcomes are told when N more sessions have begun, alarms at once (0)",
+    )
     for flag in ("figures", "log", "ray", "report"):
         parser.add_argument(f"--{flag}", metavar="…", help="not built yet")
 
@@ -95,6 +101,7 @@ def _simulate(args: argparse.Namespace) -> Result:
         detect=args.detect,
         false_alarm=args.false_alarm,
         max_attempts=args.max_attempts,
+        delay=args.delay,
     )
     # References first: whatever they refuse should not cost the time of a run.
     hindsight = references.look_back(world.success, world.cost_usd, terms)

@@ -3,9 +3,12 @@
 Every event is numbered and fed to the learner at once, and only what the chosen arm did is ever told. Randomness of
 the world is keyed by (seed, session, arm), so two policies that take the same arm on the same session see the same
 truth and the same alarm.
+
+A session a second begins, in simulated time, the first at 0: a budget's period of N seconds has N sessions.
 """
 
 import time
+from collections import deque
 from dataclasses import dataclass
 
 import msgspec
@@ -42,36 +45,43 @@ def tasks_of(seed: int, n_tasks: int, sessions: int | None) -> npt.NDArray[np.in
     return np.asarray(rng.integers(n_tasks, size=sessions))
 
 
-def run(world: World, terms: Terms, policy: str, seed: int, sessions: int | None = None) -> Run:
-    """Runs a policy, named by its specification, from nothing.
+def plain(policy: str, terms: Terms) -> RouterSettings:
+    """The router that a policy's specification alone makes under these terms."""
+    return RouterSettings(
+        policy=policy, objective=Objective(value_usd=terms.value_usd), max_attempts=terms.max_attempts
+    )
+
+
+def run(world: World, terms: Terms, policy: str | RouterSettings, seed: int, sessions: int | None = None) -> Run:
+    """Runs a policy from nothing: named by its specification, or with all that a router may be set to.
 
     Raises InvalidInput where there is no such policy or it names an arm that the world has not.
     """
     order = tasks_of(seed, len(world.tasks), sessions)
-    router = _Router(world, terms, policy, seed)
+    settings = plain(policy, terms) if isinstance(policy, str) else policy
+    router = _Router(world, terms, msgspec.structs.replace(settings, seed=seed))
     success = np.empty(len(order))
     cost = np.empty(len(order))
     attempts = np.empty(len(order), np.int64)
     began = time.perf_counter()
     for i, task in enumerate(order.tolist()):
         success[i], cost[i], attempts[i] = router.session(f"{seed}-{i}", task)
+    router.tell_all()
     return Run(task=order, success=success, cost_usd=cost, attempts=attempts, wall_seconds=time.perf_counter() - began)
 
 
 class _Router:
     """A router in a process of its own: its learner, and the sessions it was asked for."""
 
-    def __init__(self, world: World, terms: Terms, policy: str, seed: int) -> None:
+    def __init__(self, world: World, terms: Terms, settings: RouterSettings) -> None:
         self._world = world
         self._terms = terms
-        self._seed = seed
-        self._settings = RouterSettings(
-            seed=seed,
-            policy=policy,
-            objective=Objective(value_usd=terms.value_usd),
-            max_attempts=terms.max_attempts,
-        )
+        self._settings = settings
         self._sessions = InMemory()
+        self._untold: deque[tuple[int, Rewarded]] = deque()
+        """Outcomes that are told later, and the number of sessions begun at which each is due."""
+        self._begun = 0
+        self._at_us = 0
         self._learner = Learner(self._sessions)
         self._arm = {arm.id: k for k, arm in enumerate(world.arms)}
         self._offers = eligibility.offers(world.arms)
@@ -82,6 +92,8 @@ class _Router:
 
     def session(self, session_id: str, task: int) -> tuple[float, float, int]:
         """Plays one session to its end: its success (0 or 1), its dollars and its number of attempts."""
+        self._at_us = self._begun * 1_000_000
+        self._begun += 1
         vintage = self._learner.vintage
         assert vintage is not None, "the router has been put"
         event = moves.select(
@@ -92,6 +104,7 @@ class _Router:
             features=self._world.tasks[task].features,
             offers=self._offers,
             decision_id=f"{session_id}-1",
+            budget_price=self._budget_price(),
         )
         assert isinstance(event, Decided), "a new session has nothing to stick to"
         spent = 0.0
@@ -106,28 +119,18 @@ class _Router:
                 break
             event = following
             attempt += 1
-        session = self._sessions.get(session_id)
-        assert session is not None, "it has an attempt"
-        self._feed(
-            Rewarded(
-                session_id=session_id,
-                decision_id=decision.decision_id,
-                outcome=truth,
-                revision=session.revision + 1,
-                final=True,
-            ),
-            session_id,
-        )
+        self._tell_later(session_id, decision.decision_id, truth, final=True)
+        self._tell_due()
         return truth.success or 0.0, spent, attempt
 
     def _attempt(self, session_id: str, task: int, arm: str, attempt: int) -> tuple[Outcome, Outcome | None]:
         """How an attempt went, and what is told of it where it raises an alarm (None: it raises none)."""
         would = self._world.outcome(task, self._arm[arm], attempt)
         key = f"{session_id}\0{arm}"
-        good = sampling.uniform(b"sim success", self._seed, key, 0) < (would.success or 0.0)
+        good = sampling.uniform(b"sim success", self._settings.seed, key, 0) < (would.success or 0.0)
         truth = msgspec.structs.replace(would, success=float(good))
         chance = self._terms.false_alarm if good else self._terms.detect
-        alarm = sampling.uniform(b"sim alarm", self._seed, key, 0) < chance
+        alarm = sampling.uniform(b"sim alarm", self._settings.seed, key, 0) < chance
         return truth, msgspec.structs.replace(would, success=None) if alarm else None
 
     def _escalate(self, session_id: str, decision_id: str, attempt: int, seen: Outcome) -> Decided | None:
@@ -142,10 +145,34 @@ class _Router:
             reason=EscalationReason.VERIFIED_FAILURE,
             offers=self._offers,
             next_decision_id=f"{session_id}-{attempt + 1}",
-            outcome=seen,
+            outcome=Outcome() if self._terms.delay else seen,
+            budget_price=self._budget_price(),
         )
         self._feed(events[0], session_id)
+        if self._terms.delay:
+            self._tell_later(session_id, decision_id, seen, final=False)
         return events[1] if len(events) == 2 else None
 
+    def tell_all(self) -> None:
+        """Tells what is still to be told: no more sessions begin."""
+        while self._untold:
+            self._tell(self._untold.popleft()[1])
+
+    def _tell_later(self, session_id: str, decision_id: str, outcome: Outcome, *, final: bool) -> None:
+        told = Rewarded(session_id=session_id, decision_id=decision_id, outcome=outcome, revision=0, final=final)
+        self._untold.append((self._begun + self._terms.delay, told))
+
+    def _tell_due(self) -> None:
+        while self._untold and self._untold[0][0] <= self._begun:
+            self._tell(self._untold.popleft()[1])
+
+    def _tell(self, told: Rewarded) -> None:
+        session = self._sessions.get(told.session_id)
+        assert session is not None, "it has an attempt"
+        self._feed(msgspec.structs.replace(told, revision=session.revision + 1), told.session_id)
+
+    def _budget_price(self) -> float:
+        return self._learner.pace.price(self._settings.objective, self._at_us)
+
     def _feed(self, event: Event, session_id: str = "") -> None:
-        self._learner.feed(self._learner.seq + 1, event, session_id)
+        self._learner.feed(self._learner.seq + 1, event, session_id, self._at_us)

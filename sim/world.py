@@ -24,6 +24,8 @@ class Terms(msgspec.Struct, frozen=True, kw_only=True):
     """Probability that a good attempt is thought failed, in [0, 1]."""
     max_attempts: int = 3
     """Attempts a session may have, >= 1."""
+    delay: int = 0
+    """How many more sessions have begun when it is told how an attempt went, >= 0. Alarms are raised at once."""
 
 
 class Task(msgspec.Struct, frozen=True, kw_only=True):

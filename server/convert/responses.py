@@ -136,6 +136,8 @@ def router(view: RouterView) -> admin_pb2.Router:
         epoch_hash=view.epoch_hash,
         last_sequence=view.last_seq,
         learned_sequence=view.learned_seq,
+        budget_price=view.budget_price,
+        budget_spent_usd=view.budget_spent_usd,
     )
 
 

@@ -106,7 +106,7 @@ REFUSED = {
     "jobs": (["--outcomes", "FILE", "--jobs", "0"], "--jobs: "),
     "sessions": (["--outcomes", "FILE", "--sessions", "many"], "--sessions: "),
     "json": (["--outcomes", "FILE", "--json", "/nowhere/at/all.json"], "--json: "),
-    "delay": (["--outcomes", "FILE", "--delay", "3"], "--delay: not built yet"),
+    "delay": (["--outcomes", "FILE", "--delay", "-1"], "--delay: "),
     "figures": (["--outcomes", "FILE", "--figures", "x"], "--figures: not built yet"),
     "log": (["--outcomes", "FILE", "--log", "x"], "--log: not built yet"),
     "ray": (["--outcomes", "FILE", "--ray", "x"], "--ray: not built yet"),

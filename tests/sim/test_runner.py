@@ -2,14 +2,17 @@
 
 import math
 
+import msgspec
 import numpy as np
 import pytest
 
 from bandit.errors import InvalidInput
 from bandit.events import ArmPut, Decided, Escalated, Event, Rewarded, RouterPut
 from bandit.learner import Learner
-from bandit.types import Arm, Usage
-from sim import references, runner, spread
+from bandit.pacing import NO_PACE
+from bandit.session import Session, apply
+from bandit.types import Arm, Outcome, Usage
+from sim import references, runner, spread, synthetic
 from sim.world import Table, Task, Terms
 
 ARMS = ("a", "b", "c")
@@ -74,9 +77,9 @@ def test_the_learner_hears_what_the_chosen_arms_did_and_nothing_else(monkeypatch
     heard: list[tuple[int, Event]] = []
 
     class Listening(Learner):
-        def feed(self, seq: int, event: Event, session_id: str = "") -> bool:
+        def feed(self, seq: int, event: Event, session_id: str = "", at_us: int = 0) -> bool:
             heard.append((seq, event))
-            return super().feed(seq, event, session_id)
+            return super().feed(seq, event, session_id, at_us)
 
     monkeypatch.setattr(runner, "Learner", Listening)
     world = table(binary=True)
@@ -141,3 +144,104 @@ def test_a_seed_is_reproducible_and_another_differs() -> None:
     first, again, other = (runner.run(world, Terms(), "uniform", seed) for seed in (5, 5, 6))
     assert first.cost_usd.tolist() == again.cost_usd.tolist()
     assert first.cost_usd.tolist() != other.cost_usd.tolist()
+
+
+class _Heard(Learner):
+    """Notes what it is fed."""
+
+    log: list[tuple[Event, str, int]]
+
+    def feed(self, seq: int, event: Event, session_id: str = "", at_us: int = 0) -> bool:
+        self.log.append((event, session_id, at_us))
+        return super().feed(seq, event, session_id, at_us)
+
+
+def heard(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Event, str, int]]:
+    log: list[tuple[Event, str, int]] = []
+    monkeypatch.setattr(_Heard, "log", log, raising=False)
+    monkeypatch.setattr(runner, "Learner", _Heard)
+    return log
+
+
+def test_with_a_delay_all_but_the_alarm_is_told_that_many_sessions_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    log = heard(monkeypatch)
+    world = table(binary=True)
+    run = runner.run(world, Terms(delay=7), "uniform", 2)
+    begun = 0
+    told: dict[str, int] = {}
+    outcomes: dict[str, list[Rewarded]] = {}
+    attempts: dict[str, list[str]] = {}
+    for event, session_id, at_us in log:
+        match event:
+            case Decided(decision=decision):
+                begun += decision.attempt == 1
+                assert at_us == (begun - 1) * 1_000_000
+                attempts.setdefault(session_id, []).append(decision.decision_id)
+            case Escalated(outcome=outcome):
+                assert outcome == Outcome()
+            case Rewarded():
+                told[session_id] = begun
+                outcomes.setdefault(session_id, []).append(event)
+    assert begun == 40
+    for i in range(40):
+        name = f"2-{i}"
+        assert told[name] == min(40, i + 1 + 7)
+        reports = [event for event in outcomes[name] if not event.final]
+        (last,) = (event for event in outcomes[name] if event.final)
+        assert outcomes[name][-1] == last
+        assert last.decision_id == attempts[name][-1]
+        assert last.outcome.success == run.success[i]
+        assert all(event.outcome.success is None for event in reports)
+        told_usd = {event.decision_id: event.outcome.cost_usd or 0.0 for event in outcomes[name]}
+        assert list(told_usd) == attempts[name]
+        assert sum(told_usd.values()) == pytest.approx(run.cost_usd[i])
+
+
+@pytest.mark.parametrize("delay", [3, 1000])
+def test_a_delay_changes_nothing_for_a_policy_that_does_not_learn(delay: int) -> None:
+    world = table(binary=False)
+    at_once, later = (runner.run(world, Terms(delay=d, detect=0.7), "ladder:a>b", 4) for d in (0, delay))
+    assert at_once.success.tolist() == later.success.tolist()
+    assert at_once.cost_usd.tolist() == later.cost_usd.tolist()
+
+
+def test_a_budget_that_is_never_reached_leaves_decisions_untouched(monkeypatch: pytest.MonkeyPatch) -> None:
+    log = heard(monkeypatch)
+    world, terms = synthetic.sample("correlated", n_tasks=60, seed=3), Terms(delay=5, detect=0.9)
+    without = runner.plain("thompson", terms)
+    objective = msgspec.structs.replace(without.objective, budget_usd=1e6, budget_period_seconds=50.0)
+    played = []
+    for settings in (without, msgspec.structs.replace(without, objective=objective)):
+        runner.run(world, terms, settings, 6)
+        decisions = [event.decision for event, _, _ in log if isinstance(event, Decided)]
+        assert all(decision.situation.budget_price == 0.0 for decision in decisions)
+        played.append([(d.decision_id, d.arm, d.scores, d.ladder, d.epoch_hash) for d in decisions])
+        log.clear()
+    assert len(played[0]) >= 60
+    assert played[0] == played[1]
+
+
+def test_decisions_are_made_at_the_price_of_the_budget(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The price each decision was made at is that of the pace just before it."""
+    log = heard(monkeypatch)
+    terms = Terms(delay=5)
+    plain = runner.plain("thompson", terms)
+    objective = msgspec.structs.replace(plain.objective, budget_usd=5.0, budget_period_seconds=40.0)
+    runner.run(
+        synthetic.sample("correlated", n_tasks=120, seed=3),
+        terms,
+        msgspec.structs.replace(plain, objective=objective),
+        6,
+    )
+    sessions: dict[str, Session] = {}
+    pace, prices = NO_PACE, []
+    for event, session_id, at_us in log:
+        if isinstance(event, Decided):
+            prices.append(event.decision.situation.budget_price)
+            if event.decision.attempt == 1:
+                assert prices[-1] == pace.price(objective, at_us)
+        before = sessions.get(session_id)
+        if (after := apply(before, event)) is not None:
+            sessions[session_id] = after
+            pace = pace.observe(objective, at_us, before, after)
+    assert max(prices) > 0.0

@@ -1,0 +1,106 @@
+"""The budget's price in the server: what it knows of spending survives everything, for the log knows."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+
+from bandit import record
+from bandit.events import ArmPut, Decided, Event, Rewarded, RouterPut
+from bandit.moves import select
+from bandit.session import apply
+from bandit.types import NO_REQUIREMENTS, Arm, Figure, Objective, Outcome, RouterSettings
+from server.fold import Fitter
+from server.routers import Router, refresh
+from server.sessions import SessionCache
+from server.store.epochs import EpochFiles
+from server.store.protocol import NewEvent
+from server.store.sqlite import SqliteStore
+
+SETTINGS = RouterSettings(
+    id="paced", draws=16, objective=Objective(budget_usd=20.0, budget_period_seconds=3600.0), policy="thompson-single"
+)
+ARMS = [Arm(id=name, figures=(Figure(success_rate=0.5, cost_usd=usd),)) for name, usd in (("a", 0.2), ("b", 2.0))]
+
+
+class Writer:
+    """A router as the engine keeps it, and the log."""
+
+    def __init__(self, folder: Path) -> None:
+        self.store = SqliteStore.open(folder)
+        self.epochs = EpochFiles(folder)
+        self.router = Router(SETTINGS.id)
+        self.fitter = Fitter(self.store, self.epochs, [SETTINGS.id])
+        self.sessions = SessionCache(self.store, 1000)
+        for arm in ARMS:
+            self.write(0, ArmPut(arm=arm))
+        self.write(0, RouterPut(settings=SETTINGS))
+        self.learn()
+
+    def write(self, at_us: int, event: Event, session_id: str = "") -> None:
+        recorded = record.encode(event, salt=os.urandom(record.SALT_BYTES))
+        before = self.sessions.get(SETTINGS.id, session_id) if session_id else None
+        named = event.decision.decision_id if isinstance(event, Decided) else ""
+        self.store.append(
+            [
+                NewEvent(
+                    at_us=at_us,
+                    kind=recorded.kind,
+                    router=SETTINGS.id,
+                    session_id=session_id,
+                    decision_id=named,
+                    body=recorded.body,
+                    private=recorded.private,
+                )
+            ]
+        )
+        self.router.apply(event)
+        if (after := apply(before, event)) is not None:
+            self.router.keep_pace(at_us, before, after)
+            self.sessions.put(SETTINGS.id, after)
+
+    def learn(self) -> None:
+        self.fitter.catch_up()
+        self.router.adopt(self.fitter.learner(SETTINGS.id))
+
+    def restarted(self) -> Router:
+        router = Router(SETTINGS.id)
+        refresh([router, Router("another")], self.store, self.epochs)
+        return router
+
+
+def test_a_restart_continues_the_pace_from_the_newest_epoch_and_the_log_after_it(tmp_path: Path) -> None:
+    writer = Writer(tmp_path)
+    rng = np.random.default_rng(0)
+    now, waiting = 0, []
+    for i in range(60):
+        now += int(rng.integers(1, 200_000_000))
+        settings, vintage = writer.router.current
+        event = select(
+            settings,
+            vintage,
+            None,
+            session_id=f"s{i}",
+            features={"size": float(i)},
+            offers=writer.router.offers(NO_REQUIREMENTS, {}, now),
+            decision_id=f"d{i}",
+            budget_price=writer.router.budget_price(now),
+        )
+        assert isinstance(event, Decided)
+        writer.write(now, event, f"s{i}")
+        waiting.append(i)
+        if rng.random() < 0.7:
+            done = waiting.pop(int(rng.integers(len(waiting))))
+            outcome = Outcome(cost_usd=float(rng.exponential(1.0)), success=float(rng.random() < 0.5))
+            reward = Rewarded(session_id=f"s{done}", outcome=outcome, revision=1, final=True)
+            writer.write(now, reward, f"s{done}")
+        if rng.random() < 0.2:
+            writer.learn()
+        again = writer.restarted()
+        assert again.pace == writer.router.pace
+        assert again.budget_price(now) == writer.router.budget_price(now)
+    assert writer.router.pace.spent_usd > 0.0
+    assert max(writer.fitter.learner(SETTINGS.id).pace.log_price, writer.router.pace.log_price) > 0.0
+    writer.learn()
+    assert writer.fitter.learner(SETTINGS.id).pace == writer.router.pace
+    writer.store.close()
