@@ -1,0 +1,83 @@
+"""The README's commands, each run as it stands there, on a real server with the configuration that stands there."""
+
+import re
+import shlex
+import time
+from pathlib import Path
+
+import pytest
+
+from pointsman import Client
+from pointsman.v1 import admin_pb2
+from server.cli import main
+
+README = (Path(__file__).resolve().parents[2] / "README.md").read_text(encoding="utf-8")
+ANSWERS = ("The command line", "Questions people ask")
+
+
+def section(title: str) -> str:
+    (found,) = re.findall(rf"^## {re.escape(title)}\n(.*?)(?=^## |\Z)", README, re.M | re.S)
+    return found
+
+
+def commands(title: str) -> list[tuple[str, list[str]]]:
+    """Command lines, what may be left out left out, and what their comments say in quotes: to be found in the answer."""
+    found = []
+    for block in re.findall(r"^```\n(.*?)^```", section(title), re.M | re.S):
+        for line in block.splitlines():
+            command, _, comment = line.partition(" # ")
+            if command.startswith("pointsman "):
+                found.append((re.sub(r"\[[^\]]*\]", "", command).strip(), re.findall(r'"([^"]+)"', comment)))
+    return found
+
+
+@pytest.fixture(scope="module")
+def server(serving, tmp_path_factory):
+    """A server with the README's configuration, after enough sessions that it has learned something."""
+    (config,) = re.findall(r"^```toml\n(.*?)^```", section("The service"), re.M | re.S)
+    server = serving(tmp_path_factory.mktemp("readme") / "data", config)
+    with Client(server.grpc) as client:
+        for i in range(150):
+            choice = client.select({"category": "bugfix" if i % 2 else "docs"})
+            client.reward(decision_id=choice.decision_id, success=float(i % 3 > 0), cost_usd=0.2, final=True)
+        for _ in range(200):
+            if learned(client).epoch:
+                break
+            time.sleep(0.05)
+    return server
+
+
+def learned(client: Client) -> admin_pb2.Router:
+    return client.call(client.admin.GetRouter, admin_pb2.GetRouterRequest()).router
+
+
+def test_every_command_answers_what_it_is_said_to(server, monkeypatch, capsys):
+    monkeypatch.setenv("POINTSMAN_SERVER", server.grpc)
+    monkeypatch.setenv("COLUMNS", "200")
+    for title in ANSWERS:
+        found = commands(title)
+        assert len(found) >= 5, title
+        for command, words in found:
+            status = main(shlex.split(command)[1:])
+            out, err = capsys.readouterr()
+            assert status == 0, (command, err)
+            for said in words:
+                assert said in out, (command, said, out)
+
+
+def test_every_question_has_an_answer():
+    asked = re.findall(r"^\*\*(.+?)\*\*", section("Questions people ask"), re.M)
+    about = "sticky|key|restart|why|latency|pick|probabilities|learning|two arms".split("|")
+    for word in about:
+        assert any(word in question.lower() for question in asked), word
+
+
+def test_what_was_learned_survives_kill_9(server, serving):
+    with Client(server.grpc) as client:
+        before = learned(client)
+    assert before.epoch
+    server.kill()
+    again = serving(server.data_dir, None, "--config", str(server.data_dir.with_suffix(".toml")))
+    with Client(again.grpc) as client:
+        after = learned(client)
+    assert (after.epoch, after.epoch_hash) == (before.epoch, before.epoch_hash)
