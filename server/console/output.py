@@ -4,11 +4,12 @@ import json
 import re
 import sys
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 from google.protobuf.timestamp_pb2 import Timestamp
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.table import Table
+from rich.text import Text
 
 from bandit.errors import InvalidInput
 
@@ -46,13 +47,6 @@ def moment(at: Timestamp) -> str:
         return "?"
 
 
-class _Console(Console):
-    """Rich's console, which would end the program by itself where nobody reads on."""
-
-    def on_broken_pipe(self) -> NoReturn:
-        raise BrokenPipeError
-
-
 class Output:
     """One command's answer. With `--json -` standard output is JSON only, and people read standard error.
 
@@ -64,7 +58,7 @@ class Output:
         for stream in (sys.stdout, sys.stderr):
             # A terminal that cannot show a character gets another one.
             getattr(stream, "reconfigure", lambda **_: None)(errors="replace")
-        self._console = _Console(stderr=json_target == "-", highlight=False, markup=False, emoji=False)
+        self._console = Console(stderr=json_target == "-", highlight=False, markup=False, emoji=False)
         if json_target not in (None, "-"):
             self._write("", "a")
 
@@ -86,7 +80,7 @@ class Output:
 
     def line(self, text: str = "", style: str | None = None) -> None:
         """A line of words, wrapped."""
-        self._console.print(text, style=style)
+        self._print(Text(text, style=style or ""))
 
     def facts(self, facts: list[tuple[str, str]]) -> None:
         """Named values beneath each other; those that are empty are left out."""
@@ -96,7 +90,7 @@ class Output:
         for name, value in facts:
             if value:
                 grid.add_row(name, value)
-        self._console.print(grid)
+        self._print(grid)
 
     def table(self, headings: list[str], rows: list[list[str]], *, words: int = 1, chosen: int | None = None) -> None:
         """Rows whose first `words` columns are words and may be folded, and whose others are numbers."""
@@ -108,7 +102,14 @@ class Output:
                 table.add_column(heading, justify="right", no_wrap=True)
         for i, row in enumerate(rows):
             table.add_row(*row, style="bold" if i == chosen else None)
-        self._console.print(table)
+        self._print(table)
+
+    def _print(self, shown: RenderableType) -> None:
+        # By way of a string: rich fills lines up with blanks, and ends the program by itself where nobody reads on.
+        with self._console.capture() as captured:
+            self._console.print(shown)
+        self._console.file.write("".join(f"{line.rstrip()}\n" for line in captured.get().splitlines()))
+        self._console.file.flush()
 
     def _write(self, text: str, how: str) -> None:
         try:

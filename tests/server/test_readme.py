@@ -21,7 +21,7 @@ def section(title: str) -> str:
 
 
 def commands(title: str) -> list[tuple[str, list[str]]]:
-    """Command lines, what may be left out left out, and what their comments say in quotes: to be found in the answer."""
+    """Command lines without what may be left out, and what their comments quote: to be found in the answer."""
     found = []
     for block in re.findall(r"^```\n(.*?)^```", section(title), re.M | re.S):
         for line in block.splitlines():
@@ -67,7 +67,7 @@ def test_every_command_answers_what_it_is_said_to(server, monkeypatch, capsys):
 
 def test_every_question_has_an_answer():
     asked = re.findall(r"^\*\*(.+?)\*\*", section("Questions people ask"), re.M)
-    about = "sticky|key|restart|why|latency|pick|probabilities|learning|two arms".split("|")
+    about = ["sticky", "key", "restart", "why", "latency", "pick", "probabilities", "learning", "two arms"]
     for word in about:
         assert any(word in question.lower() for question in asked), word
 
