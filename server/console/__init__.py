@@ -1,2 +1,4 @@
-"""The commands that talk to a running server: arguments to requests (`cli`, `arguments`), answers to people (`tables`,
-`story`, `learning`), through the public client alone."""
+"""The commands that talk to a running server, through the public client alone.
+
+`cli` and `arms` turn flags into requests; `tables`, `story` and `learning` turn answers into words.
+"""

@@ -1,40 +1,27 @@
-"""`pointsman status | arms | select | reward | escalate | explain`: flags to requests, answers to tables and JSON.
-
-Exit status: 0; 1 where the server cannot be reached or refuses, after one line with the status and the field; 2 for bad
-usage or input, after one line that says what and where.
-"""
+"""`pointsman status | select | reward | escalate | explain`: flags to requests, answers to tables and JSON."""
 
 import argparse
 import dataclasses
-import os
-import sys
 from collections import Counter
-from collections.abc import Callable, Iterable
-from typing import Any, TypeAlias, TypeVar
+from collections.abc import Iterable
+from typing import TypeVar
 
 import grpc
-from google.protobuf import json_format
-from google.protobuf.message import Message
 
 from bandit.errors import InvalidInput
 from pointsman import Client, field_violations, requests
 from pointsman.errors import code_of
-from pointsman.v1 import admin_pb2
 from pointsman.v1 import routing_pb2 as pb
 from server.console import arguments, state, story, tables
-from server.console.output import Output, plain
+from server.console.command import Refused, Subparsers, add, as_json
+from server.console.output import Output
 
-_SERVER_VARIABLE = "POINTSMAN_SERVER"
-_DEFAULT_SERVER = "127.0.0.1:50051"
-
-_Subparsers: TypeAlias = "argparse._SubParsersAction[Any]"
 _Value = TypeVar("_Value")
-_Command: TypeAlias = Callable[[argparse.Namespace, Client, Output], None]
 
 
-def add_status(subparsers: _Subparsers) -> None:
+def add_status(subparsers: Subparsers) -> None:
     """Adds `status`."""
-    _add(
+    add(
         subparsers,
         "status",
         _status,
@@ -43,16 +30,9 @@ def add_status(subparsers: _Subparsers) -> None:
     )
 
 
-def add_arms(subparsers: _Subparsers) -> None:
-    """Adds `arms`."""
-    parser = _add(subparsers, "arms", _arms, "The arms of a router: prices, abilities, what is down; or one in full.")
-    parser.add_argument("arm", metavar="ARM", nargs="?", type=arguments.word, help="show only this one, in full")
-    parser.add_argument("--all", action="store_true", help="retired ones too")
-
-
-def add_select(subparsers: _Subparsers) -> None:
+def add_select(subparsers: Subparsers) -> None:
     """Adds `select`."""
-    parser = _add(
+    parser = add(
         subparsers,
         "select",
         _select,
@@ -70,9 +50,9 @@ def add_select(subparsers: _Subparsers) -> None:
     _add_request_id(parser)
 
 
-def add_escalate(subparsers: _Subparsers) -> None:
+def add_escalate(subparsers: Subparsers) -> None:
     """Adds `escalate`."""
-    parser = _add(subparsers, "escalate", _escalate, "Leaves the running attempt of a session: which arm next?")
+    parser = add(subparsers, "escalate", _escalate, "Leaves the running attempt of a session: which arm next?")
     _add_addressee(parser)
     parser.add_argument(
         "--reason",
@@ -88,9 +68,9 @@ def add_escalate(subparsers: _Subparsers) -> None:
     _add_request_id(parser)
 
 
-def add_reward(subparsers: _Subparsers) -> None:
+def add_reward(subparsers: Subparsers) -> None:
     """Adds `reward`."""
-    parser = _add(
+    parser = add(
         subparsers,
         "reward",
         _reward,
@@ -114,9 +94,9 @@ def add_reward(subparsers: _Subparsers) -> None:
     _add_request_id(parser)
 
 
-def add_explain(subparsers: _Subparsers) -> None:
+def add_explain(subparsers: Subparsers) -> None:
     """Adds `explain`."""
-    parser = _add(
+    parser = add(
         subparsers, "explain", _explain, "Why this model? A decision, or each decision of a session, in words."
     )
     parser.add_argument("id", metavar="ID", type=arguments.word, help="of a decision or of a session")
@@ -129,29 +109,14 @@ def _status(asked: argparse.Namespace, client: Client, output: Output) -> None:
     found = state.read(client, only=asked.router or "", timeout_seconds=asked.timeout)
     routers = [
         {
-            **_as_json(router.message),
-            "arms": [_as_json(arm) for arm in router.arms],
+            **as_json(router.message),
+            "arms": [as_json(arm) for arm in router.arms],
             "evidence": router.evidence and dataclasses.asdict(router.evidence),
         }
         for router in found.routers
     ]
     output.json({"server": asked.server, "services": found.services, "routers": routers})
     tables.status(asked.server, found, output)
-
-
-def _arms(asked: argparse.Namespace, client: Client, output: Output) -> None:
-    # An arm that is asked for by name is shown, retired or not.
-    request = admin_pb2.ListArmsRequest(router=asked.router or "", include_retired=asked.all or asked.arm is not None)
-    response = client.call(client.admin.ListArms, request)
-    if asked.arm is None:
-        output.json(_as_json(response))
-        tables.arms(response.arms, output)
-        return
-    arm = next((arm for arm in response.arms if arm.id == asked.arm), None)
-    if arm is None:
-        raise _Refused(f"NOT_FOUND: no arm {asked.arm!r} (ARM)")
-    output.json(_as_json(arm))
-    tables.arm(arm, output)
 
 
 def _select(asked: argparse.Namespace, client: Client, output: Output) -> None:
@@ -168,7 +133,7 @@ def _select(asked: argparse.Namespace, client: Client, output: Output) -> None:
         context_tokens=asked.context_tokens,
     )
     response = client.call(client.routing.Select, request)
-    output.json(_as_json(response))
+    output.json(as_json(response))
     tables.choice(response, output)
 
 
@@ -188,7 +153,7 @@ def _escalate(asked: argparse.Namespace, client: Client, output: Output) -> None
         endpoint=asked.endpoint or "",
     )
     response = client.call(client.routing.Escalate, request)
-    output.json(_as_json(response))
+    output.json(as_json(response))
     tables.escalated(response, output)
 
 
@@ -208,7 +173,7 @@ def _reward(asked: argparse.Namespace, client: Client, output: Output) -> None:
         final=asked.final,
     )
     response = client.call(client.routing.Reward, request)
-    output.json(_as_json(response))
+    output.json(as_json(response))
     output.line(f"taken as revision {response.accepted_revision}{', and the session is closed' if asked.final else ''}")
 
 
@@ -225,10 +190,10 @@ def _explain(asked: argparse.Namespace, client: Client, output: Output) -> None:
             raise
         session = _session(asked, client)
         decisions = [decision(attempt.decision_id) for attempt in session.attempts]
-        output.json({**_as_json(session), "decisions": [_as_json(decision) for decision in decisions]})
+        output.json({**as_json(session), "decisions": [as_json(decision) for decision in decisions]})
         story.session(session, decisions, output)
         return
-    output.json(_as_json(found))
+    output.json(as_json(found))
     story.decision(found, output)
 
 
@@ -238,29 +203,11 @@ def _session(asked: argparse.Namespace, client: Client) -> pb.GetSessionResponse
         return client.call(client.routing.GetSession, request)
     except grpc.RpcError as error:
         if code_of(error) is grpc.StatusCode.NOT_FOUND:
-            raise _Refused(f"NOT_FOUND: no decision or session {asked.id!r} (ID)") from error
+            raise Refused(f"NOT_FOUND: no decision or session {asked.id!r} (ID)") from error
         raise
 
 
 # --- flags ----------------------------------------------------------------------------------------------------------
-
-
-def _add(subparsers: _Subparsers, name: str, command: _Command, description: str) -> argparse.ArgumentParser:
-    """A command with the flags that all have."""
-    parser: argparse.ArgumentParser = subparsers.add_parser(name, description=description)
-    parser.add_argument(
-        "--server",
-        metavar="HOST:PORT",
-        type=_address,
-        help=f"default: the variable {_SERVER_VARIABLE}, else {_DEFAULT_SERVER}",
-    )
-    parser.add_argument("--router", metavar="ID", type=arguments.word, help="default: the router `default`")
-    parser.add_argument("--timeout", metavar="SECONDS", type=arguments.deadline, default=5.0, help="of each call (5)")
-    parser.add_argument(
-        "--json", metavar="FILE", type=arguments.word, help="write the answer as JSON; - is standard output"
-    )
-    parser.set_defaults(run=lambda asked: _run(asked, command))
-    return parser
 
 
 def _add_features(parser: argparse.ArgumentParser, what: str) -> None:
@@ -302,13 +249,6 @@ def _add_request_id(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def _address(text: str) -> str:
-    host, _, port = text.rpartition(":")
-    if not host or not port.isascii() or not port.isdigit() or len(port) > 5 or not 0 < int(port) < 65536:
-        raise argparse.ArgumentTypeError(f"{text!r} is not HOST:PORT")
-    return arguments.encodable(text)
-
-
 def _by_name(flag: str, given: Iterable[tuple[str, _Value]] | None) -> dict[str, _Value]:
     pairs = list(given or ())
     for name, times in Counter(name for name, _ in pairs).items():
@@ -322,56 +262,3 @@ def _usage(asked: argparse.Namespace) -> pb.Usage | None:
     if all(count is None for count in counts):
         return None
     return pb.Usage(input_tokens=counts[0], output_tokens=counts[1], cached_tokens=counts[2])
-
-
-# --- running --------------------------------------------------------------------------------------------------------
-
-
-class _Refused(Exception):
-    """The server said no, in one line."""
-
-
-def _run(asked: argparse.Namespace, command: _Command) -> int:
-    try:
-        asked.server = asked.server or _server_of_the_environment()
-        output = Output(asked.json)
-        with Client(asked.server, timeout_seconds=asked.timeout) as client:
-            command(asked, client, output)
-        return 0
-    except InvalidInput as error:
-        status, line = 2, str(error)
-    except _Refused as error:
-        status, line = 1, str(error)
-    except grpc.RpcError as error:
-        status, line = 1, _refusal(error, asked.server)
-    print(f"pointsman {asked.command}: {plain(line)}", file=sys.stderr)
-    return status
-
-
-def _server_of_the_environment() -> str:
-    given = os.environ.get(_SERVER_VARIABLE)
-    try:
-        return _address(given) if given else _DEFAULT_SERVER
-    except argparse.ArgumentTypeError as error:
-        raise InvalidInput(_SERVER_VARIABLE, str(error)) from error
-
-
-def _refusal(error: grpc.RpcError, server: str) -> str:
-    """The status, what it says, and the fields that it names."""
-    code = code_of(error)
-    details = getattr(error, "details", None)
-    said = (details() if callable(details) else None) or "no reason given"
-    fields = ", ".join(field for field, _ in field_violations(error))
-    line = f"{code.name}: {said}"
-    if fields and not said.startswith(fields):
-        line += f" ({fields})"
-    if code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
-        line += f" (server {server})"
-    return line
-
-
-def _as_json(message: Message) -> dict[str, Any]:
-    """A message by its fields' own names, all of them but those whose absence means something."""
-    return dict(
-        json_format.MessageToDict(message, preserving_proto_field_name=True, always_print_fields_with_no_presence=True)
-    )

@@ -238,6 +238,19 @@ def test_arms_are_listed_with_their_prices(run, answer):
     assert status == 0 and "$1 in, $4 out" in out
 
 
+def test_putting_an_arm_changes_only_what_is_given(serving, tmp_path, run):
+    other = serving(tmp_path / "data")
+    at = ("--server", other.grpc)
+    assert run("arms", "d", "--put", "--can", "vision", "--provider", "acme", *at)[0] == 0
+    flags = ("--input-price", "0", "--output-price", "2.5", "--context-window", "200000")
+    status, out, _ = run("arms", "d", "--put", *flags, "--json", "-", *at)
+    assert status == 0
+    put = json.loads(out)
+    assert (put["id"], put["provider"], put["capabilities"]) == ("d", "acme", ["vision"])
+    assert put["prices"] == {"input_usd_per_million": 0.0, "output_usd_per_million": 2.5}
+    assert run("select", "--allow", "d", *at)[1].splitlines()[0] == "d"
+
+
 def test_status_tells_what_every_router_has_learned(run, answer, server):
     answer("select", "--session", fresh())
     told = answer("status")
@@ -282,6 +295,13 @@ def test_status_tells_what_every_router_has_learned(run, answer, server):
         ("select", "--json", "nul\0.json"),
         ("explain",),
         ("status", "--unheard-of"),
+        ("arms", "--put"),
+        ("arms", "--down", "60"),
+        ("arms", "a", "--down", "-1"),
+        ("arms", "a", "--up", "--retire"),
+        ("arms", "a", "--can", "vision"),
+        ("arms", "a", "--up", "--why", "x"),
+        ("arms", "a", "--retire", "--endpoint", "east"),
     ],
     ids=lambda arguments: " ".join(arguments)[:40].encode("ascii", "backslashreplace").decode(),
 )
