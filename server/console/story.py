@@ -67,7 +67,8 @@ def session(found: pb.GetSessionResponse, decisions: Sequence[pb.GetDecisionResp
 
 def decision(found: pb.GetDecisionResponse, output: Output) -> None:
     """One decision: why, what was known, what was believed of each arm, under which rules, and how it went."""
-    situation = _situation(found)
+    decided = _decided(found)
+    situation = decided.decision.situation if decided is not None else None
     worth = _worth(found, situation)
     output.line(f"Why {plain(found.arm)}?", style="bold")
     output.line(
@@ -85,7 +86,7 @@ def decision(found: pb.GetDecisionResponse, output: Output) -> None:
     tables.scores(found.scores, found.arm, output, worth)
     output.line()
     output.line("Who decided, and on what terms", style="bold")
-    output.facts(_terms(found, situation))
+    output.facts([*_terms(found, situation), ("endpoint", plain(decided.endpoint) if decided is not None else "")])
     output.line()
     output.line("How it went", style="bold")
     output.facts(_outcome(found.outcome))
@@ -96,13 +97,13 @@ def decision(found: pb.GetDecisionResponse, output: Output) -> None:
         output.line(f"Not confirmed: {plain(found.unconfirmed_reason)}.", style="yellow")
 
 
-def _situation(found: pb.GetDecisionResponse) -> Situation | None:
-    """What the logged event says beyond the response; None where it is of another version than this program."""
+def _decided(found: pb.GetDecisionResponse) -> Decided | None:
+    """The logged event, which says more than the response; None where it is of another version than this program."""
     try:
         event = record.decode("decided", found.event_json.encode(), b"").event
     except ValueError:
         return None
-    return event.decision.situation if isinstance(event, Decided) else None
+    return event if isinstance(event, Decided) else None
 
 
 def _worth(found: pb.GetDecisionResponse, situation: Situation | None) -> list[float | None]:
