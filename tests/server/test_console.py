@@ -2,6 +2,7 @@
 
 import json
 import os
+import socket
 import subprocess
 import sys
 import uuid
@@ -350,9 +351,17 @@ def test_no_eligible_arm_says_why_for_each(run):
 
 def test_a_server_that_is_not_there_is_one_line_and_status_1(run):
     for command in (("status",), ("select",), ("explain", "x")):
-        status, out, err = run(*command, "--server", "127.0.0.1:1", "--timeout", "0.5")
+        status, out, err = run(*command, "--server", "127.0.0.1:1")
         assert (status, out) == (1, "")
         assert "UNAVAILABLE" in one_line(err) and "127.0.0.1:1" in err
+
+
+def test_a_server_that_never_answers_is_one_line_and_status_1(run):
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        listening.listen()
+        status, out, err = run("status", "--server", f"127.0.0.1:{listening.getsockname()[1]}", "--timeout", "0.2")
+    assert (status, out) == (1, "") and "DEADLINE_EXCEEDED" in one_line(err)
 
 
 def test_nothing_is_asked_of_the_server_when_the_answer_cannot_be_written(run):
