@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from pointsman import Client
+from pointsman import Client, EscalationReason
 from pointsman.v1 import admin_pb2
 from server.cli import main
 
 README = (Path(__file__).resolve().parents[2] / "README.md").read_text(encoding="utf-8")
+FAILED = EscalationReason.ESCALATION_REASON_VERIFIED_FAILURE
 ANSWERS = ("The command line", "Questions people ask")
 
 
@@ -33,13 +34,15 @@ def commands(title: str) -> list[tuple[str, list[str]]]:
 
 @pytest.fixture(scope="module")
 def server(serving, tmp_path_factory):
-    """A server with the README's configuration, after enough sessions that it has learned something."""
+    """A server with the README's configuration that has learned that another attempt is worth its price."""
     (config,) = re.findall(r"^```toml\n(.*?)^```", section("The service"), re.M | re.S)
     server = serving(tmp_path_factory.mktemp("readme") / "data", config)
     with Client(server.grpc) as client:
         for i in range(150):
-            choice = client.select({"category": "bugfix" if i % 2 else "docs"})
-            client.reward(decision_id=choice.decision_id, success=float(i % 3 > 0), cost_usd=0.2, final=True)
+            choice = client.select({"category": "bugfix" if i % 4 < 2 else "docs"})
+            if i % 2:
+                choice = client.escalate(choice, reason=FAILED, cost_usd=0.1) or choice
+            client.reward(decision_id=choice.decision_id, success=float(i % 8 > 0), cost_usd=0.1, final=True)
         for _ in range(200):
             if learned(client).epoch:
                 break
