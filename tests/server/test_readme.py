@@ -39,10 +39,13 @@ def server(serving, tmp_path_factory):
     server = serving(tmp_path_factory.mktemp("readme") / "data", config)
     with Client(server.grpc) as client:
         for i in range(150):
-            choice = client.select({"category": "bugfix" if i % 4 < 2 else "docs"})
+            pinned = "frontier-model" if i % 4 < 2 else "small-model"
+            choice = client.select({"category": "bugfix"}, pinned_arm=pinned)
+            resolved = bool(i % 8)
             if i % 2:
-                choice = client.escalate(choice, reason=FAILED, cost_usd=0.1) or choice
-            client.reward(decision_id=choice.decision_id, success=float(i % 8 > 0), cost_usd=0.1, final=True)
+                moved = client.escalate(choice, reason=FAILED, cost_usd=0.1)
+                choice, resolved = moved or choice, moved is not None
+            client.reward(decision_id=choice.decision_id, success=float(resolved), cost_usd=0.1, final=True)
         for _ in range(200):
             if learned(client).epoch:
                 break
