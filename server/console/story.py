@@ -67,8 +67,7 @@ def session(found: pb.GetSessionResponse, decisions: Sequence[pb.GetDecisionResp
 
 def decision(found: pb.GetDecisionResponse, output: Output) -> None:
     """One decision: why, what was known, what was believed of each arm, under which rules, and how it went."""
-    decided = _decided(found)
-    situation = decided.decision.situation if decided is not None else None
+    situation = _situation(found)
     worth = _worth(found, situation)
     output.line(f"Why {plain(found.arm)}?", style="bold")
     output.line(
@@ -86,7 +85,7 @@ def decision(found: pb.GetDecisionResponse, output: Output) -> None:
     tables.scores(found.scores, found.arm, output, worth)
     output.line()
     output.line("Who decided, and on what terms", style="bold")
-    output.facts([*_terms(found, situation), ("endpoint", plain(decided.endpoint) if decided is not None else "")])
+    output.facts(_terms(found, situation))
     output.line()
     output.line("How it went", style="bold")
     output.facts(_outcome(found.outcome))
@@ -97,13 +96,13 @@ def decision(found: pb.GetDecisionResponse, output: Output) -> None:
         output.line(f"Not confirmed: {plain(found.unconfirmed_reason)}.", style="yellow")
 
 
-def _decided(found: pb.GetDecisionResponse) -> Decided | None:
-    """The logged event, which says more than the response; None where it is of another version than this program."""
+def _situation(found: pb.GetDecisionResponse) -> Situation | None:
+    """What the logged event says beyond the response; None where it is of another version than this program."""
     try:
         event = record.decode("decided", found.event_json.encode(), b"").event
     except ValueError:
         return None
-    return event if isinstance(event, Decided) else None
+    return event.decision.situation if isinstance(event, Decided) else None
 
 
 def _worth(found: pb.GetDecisionResponse, situation: Situation | None) -> list[float | None]:
@@ -238,7 +237,7 @@ def _terms(found: pb.GetDecisionResponse, situation: Situation | None) -> list[t
             ("budget", f"a dollar counted as {dollars(1 + situation.budget_price)}" if situation.budget_price else ""),
             ("read anew", f"{situation.reread_tokens:,} tokens" if situation.reread_tokens else ""),
         ]
-    facts.append(("decision", plain(found.decision_id)))
+    facts += [("endpoint", plain(found.endpoint)), ("decision", plain(found.decision_id))]
     return facts
 
 
