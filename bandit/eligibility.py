@@ -9,8 +9,13 @@ from bandit.types import NO_REQUIREMENTS, Arm, Bar, BarKind, Features, Offer, Re
 
 def holding(rules: Iterable[Rule], features: Features) -> tuple[Rule, ...]:
     """The rules that hold for a session: those whose parts equal its categories of that name, where not empty."""
+    organisation, project, user = (features.get(name) for name in ("organisation", "project", "user"))
     return tuple(
-        rule for rule in rules if all(features.get(name) == wanted for name, wanted in _parts(rule).items() if wanted)
+        rule
+        for rule in rules
+        if (not rule.organisation or rule.organisation == organisation)
+        and (not rule.project or rule.project == project)
+        and (not rule.user or rule.user == user)
     )
 
 
@@ -60,10 +65,6 @@ def offers(
     return tuple(Offer(arm=arm.id, price=arm.price, bar=bar(arm)) for arm in arms)
 
 
-def _parts(rule: Rule) -> dict[str, str]:
-    """A rule's parts by the name of the category that they are compared with."""
-    return {"organisation": rule.organisation, "project": rule.project, "user": rule.user}
-
-
 def _whom(rule: Rule) -> str:
-    return ", ".join(f"{name} {wanted!r}" for name, wanted in _parts(rule).items() if wanted) or "everybody"
+    parts = {"organisation": rule.organisation, "project": rule.project, "user": rule.user}
+    return ", ".join(f"{name} {part!r}" for name, part in parts.items() if part) or "everybody"

@@ -165,6 +165,8 @@ class World:
             next_decision_id=next(self.ids),
         )
         for event in events:
+            if isinstance(event, Decided):
+                assert event.decision.situation.requirements == session.requirements
             self.take(event)
 
     def report(self, session: Session, signals: Signals) -> None:
@@ -188,6 +190,9 @@ class World:
         if isinstance(event, Decided):
             self.check(event)
         self.session = apply(self.session, event)
+        if isinstance(event, Decided):
+            assert self.session is not None
+            assert self.session.requirements == event.decision.situation.requirements
 
     def check(self, event: Decided) -> None:
         decision = event.decision

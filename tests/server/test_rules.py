@@ -27,8 +27,9 @@ def session_of(server, session_id):
     return server.routing.GetSession(pb.GetSessionRequest(session_id=session_id), timeout=SECONDS)
 
 
-def decision_of(server, choice):
-    shown = server.routing.GetDecision(pb.GetDecisionRequest(decision_id=choice.decision_id), timeout=SECONDS)
+def decision_of(server, choice, router=""):
+    request = pb.GetDecisionRequest(router=router, decision_id=choice.decision_id)
+    shown = server.routing.GetDecision(request, timeout=SECONDS)
     assert shown.confirmed, shown.unconfirmed_reason
     return shown
 
