@@ -194,15 +194,13 @@ class Engine:
         )
         if command.endpoint:
             _require_endpoint(router, session.attempts[-1].decision.arm, command.endpoint)
+        session_id = session.session_id
+        # Enough of these take an endpoint out.
+        at_once = command.reason is EscalationReason.UNAVAILABLE
         if isinstance(begun, moves.Step):
-            return Draw(
-                router=router,
-                session_id=session.session_id,
-                session=session,
-                step=begun,
-                at_once=command.reason is EscalationReason.UNAVAILABLE,
-            )
-        return Move(router=router, session_id=session.session_id, session=session, events=begun, reply=reply_to(begun))
+            return Draw(router=router, session_id=session_id, session=session, step=begun, at_once=at_once)
+        reply = reply_to(begun)
+        return Move(router=router, session_id=session_id, session=session, events=begun, reply=reply, at_once=at_once)
 
     def report_progress(self, command: Report) -> Move:
         """Raises Unknown and WrongOrder, and InvalidInput where session and decision do not belong together."""

@@ -35,6 +35,9 @@ class Move(msgspec.Struct, frozen=True, kw_only=True):
     session: Session | None = None
     """As before the events."""
     events: Sequence[Event] = ()
+    at_once: bool = False
+    """It may change what the router offers: those who came before are drawn for before it, those who come after are
+    looked at after it. So are moves about no session."""
 
 
 class Draw(msgspec.Struct, frozen=True, kw_only=True):
@@ -46,7 +49,7 @@ class Draw(msgspec.Struct, frozen=True, kw_only=True):
     """As before the events."""
     step: moves.Step
     at_once: bool = False
-    """It may change what the router offers: it is drawn before the next request is looked at."""
+    """As of a `Move`."""
 
 
 class Asked(msgspec.Struct, frozen=True):
@@ -118,8 +121,7 @@ class Round:
                 self._draw()
                 move = asked.case()
         if isinstance(move, Move):
-            if not move.session_id:
-                # It changes the router, and the wave was asked for before.
+            if move.at_once or not move.session_id:
                 self._draw()
             self._carry_out(asked, move)
             return
