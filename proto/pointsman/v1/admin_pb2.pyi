@@ -28,7 +28,9 @@ class _ModeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Mode.ValueType],
     DESCRIPTOR: _descriptor.EnumDescriptor
     MODE_UNSPECIFIED: _Mode.ValueType  # 0
     MODE_APPRENTICE: _Mode.ValueType  # 1
-    """The baseline arm takes every session; the policy learns from it."""
+    """The baseline arm takes every attempt while it is not ruled out, else the policy decides; an alarm exhausts the
+    session. The policy learns from all of it.
+    """
     MODE_LIVE: _Mode.ValueType  # 2
     """The policy decides and learns."""
     MODE_FROZEN: _Mode.ValueType  # 3
@@ -39,7 +41,9 @@ class Mode(_Mode, metaclass=_ModeEnumTypeWrapper):
 
 MODE_UNSPECIFIED: Mode.ValueType  # 0
 MODE_APPRENTICE: Mode.ValueType  # 1
-"""The baseline arm takes every session; the policy learns from it."""
+"""The baseline arm takes every attempt while it is not ruled out, else the policy decides; an alarm exhausts the
+session. The policy learns from all of it.
+"""
 MODE_LIVE: Mode.ValueType  # 2
 """The policy decides and learns."""
 MODE_FROZEN: Mode.ValueType  # 3
@@ -359,7 +363,9 @@ Global___Objective: _TypeAlias = Objective  # noqa: Y015
 
 @_typing.final
 class Failover(_message.Message):
-    """When agents' reports take an endpoint of an arm out, and for how long. What is absent keeps the server's default."""
+    """When agents' reports take an endpoint of an arm out, and for how long. What is absent keeps the server's default. The
+    router's last arm that is up is never taken out: an endpoint that may answer again is better than no arm for certain.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 

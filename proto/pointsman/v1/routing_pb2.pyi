@@ -125,7 +125,7 @@ class _ProgressActionEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Progre
     PROGRESS_ACTION_ESCALATE: _ProgressAction.ValueType  # 2
     """Move to the arm in `arm`, by Escalate."""
     PROGRESS_ACTION_STOP: _ProgressAction.ValueType  # 3
-    """Neither going on nor another arm is worth its price."""
+    """Neither going on nor another arm is worth its price, or the session has spent more than its cap."""
 
 class ProgressAction(_ProgressAction, metaclass=_ProgressActionEnumTypeWrapper):
     """What ReportProgress advises."""
@@ -136,7 +136,7 @@ PROGRESS_ACTION_CONTINUE: ProgressAction.ValueType  # 1
 PROGRESS_ACTION_ESCALATE: ProgressAction.ValueType  # 2
 """Move to the arm in `arm`, by Escalate."""
 PROGRESS_ACTION_STOP: ProgressAction.ValueType  # 3
-"""Neither going on nor another arm is worth its price."""
+"""Neither going on nor another arm is worth its price, or the session has spent more than its cap."""
 Global___ProgressAction: _TypeAlias = ProgressAction  # noqa: Y015
 
 @_typing.final
@@ -867,8 +867,8 @@ class ReportProgressResponse(_message.Message):
     THRESHOLD_FIELD_NUMBER: _builtins.int
     action: Global___ProgressAction.ValueType
     arm: _builtins.str
-    """The arm to go on with: the current one for CONTINUE, the likely next one for ESCALATE (Escalate decides), empty
-    for STOP.
+    """The arm to go on with: the current one for CONTINUE, the one that Escalate would answer now for ESCALATE, empty for
+    STOP.
     """
     success_mean: _builtins.float
     """Probability that the current attempt resolves the session if it goes on, 0 to 1. Absent before that is learned."""

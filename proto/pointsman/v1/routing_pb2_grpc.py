@@ -148,7 +148,9 @@ class RoutingServicer(object):
 
     def ReportProgress(self, request, context):
         """Tells how the current attempt is going and gets advice. Advice changes nothing: the agent acts on it by Escalate,
-        with reason STRUGGLING, or by Reward with `final`.
+        with reason STRUGGLING, or by Reward with `final`. Until better is learned an attempt is thought to struggle where
+        more than half of its last tool calls, eight or more, failed or repeated an earlier one. Reports may come late: the
+        one with the most tool calls is the newest.
         FAILED_PRECONDITION when the decision is no longer the session's current one, or it is exhausted or final.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

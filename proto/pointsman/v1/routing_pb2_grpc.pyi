@@ -71,7 +71,9 @@ class RoutingStub:
     """
     ReportProgress: _grpc.UnaryUnaryMultiCallable[_routing_pb2.ReportProgressRequest, _routing_pb2.ReportProgressResponse]
     """Tells how the current attempt is going and gets advice. Advice changes nothing: the agent acts on it by Escalate,
-    with reason STRUGGLING, or by Reward with `final`.
+    with reason STRUGGLING, or by Reward with `final`. Until better is learned an attempt is thought to struggle where
+    more than half of its last tool calls, eight or more, failed or repeated an earlier one. Reports may come late: the
+    one with the most tool calls is the newest.
     FAILED_PRECONDITION when the decision is no longer the session's current one, or it is exhausted or final.
     """
     Reward: _grpc.UnaryUnaryMultiCallable[_routing_pb2.RewardRequest, _routing_pb2.RewardResponse]
@@ -126,7 +128,9 @@ class RoutingAsyncStub(RoutingStub):
     """
     ReportProgress: _aio.UnaryUnaryMultiCallable[_routing_pb2.ReportProgressRequest, _routing_pb2.ReportProgressResponse]  # type: ignore[assignment]
     """Tells how the current attempt is going and gets advice. Advice changes nothing: the agent acts on it by Escalate,
-    with reason STRUGGLING, or by Reward with `final`.
+    with reason STRUGGLING, or by Reward with `final`. Until better is learned an attempt is thought to struggle where
+    more than half of its last tool calls, eight or more, failed or repeated an earlier one. Reports may come late: the
+    one with the most tool calls is the newest.
     FAILED_PRECONDITION when the decision is no longer the session's current one, or it is exhausted or final.
     """
     Reward: _aio.UnaryUnaryMultiCallable[_routing_pb2.RewardRequest, _routing_pb2.RewardResponse]  # type: ignore[assignment]
@@ -202,7 +206,9 @@ class RoutingServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_routing_pb2.ReportProgressResponse, _abc.Awaitable[_routing_pb2.ReportProgressResponse]]:
         """Tells how the current attempt is going and gets advice. Advice changes nothing: the agent acts on it by Escalate,
-        with reason STRUGGLING, or by Reward with `final`.
+        with reason STRUGGLING, or by Reward with `final`. Until better is learned an attempt is thought to struggle where
+        more than half of its last tool calls, eight or more, failed or repeated an earlier one. Reports may come late: the
+        one with the most tool calls is the newest.
         FAILED_PRECONDITION when the decision is no longer the session's current one, or it is exhausted or final.
         """
 
