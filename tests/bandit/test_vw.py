@@ -147,6 +147,11 @@ def test_pinned_and_overridden_attempts_are_left_out(policy: vw.VowpalWabbit, bl
         assert policy.fold(blank, (), [change(untaught)]) == blank
 
 
+def test_attempts_of_apprentice_mode_teach_like_any_other(policy: vw.VowpalWabbit, blank: bytes) -> None:
+    taught = policy.fold(blank, (), [change(row(reason=SelectReason.BASELINE))])
+    assert taught == policy.fold(blank, (), [change(row())]) != blank
+
+
 def test_a_cost_that_was_not_told_is_that_of_the_usage(policy: vw.VowpalWabbit, blank: bytes) -> None:
     usage = Usage(input_tokens=1e5, output_tokens=1e4, cached_tokens=4e5)
     by_usage = policy.fold(blank, (), [change(row(cost_usd=None, usage=usage))])
