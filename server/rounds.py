@@ -15,7 +15,7 @@ from bandit.errors import PointsmanError
 from bandit.events import ArmPut, Decided, Escalated, Event, Progressed, Rewarded, Stuck
 from bandit.session import Session, apply
 from server.commands import Accepted, Advised, ArmStands, Choice, Moved, Reply
-from server.ids import Clock, Entropy, Repeat
+from server.ids import Entropy, Repeat
 from server.routers import Router
 from server.sessions import SessionCache
 from server.store.errors import StoreError, StoreUnavailable
@@ -64,11 +64,12 @@ class Asked(msgspec.Struct, frozen=True):
 class Round:
     """Give it the line with `take`, make `events` durable, then `end` it."""
 
-    def __init__(self, store: Store, sessions: SessionCache, clock: Clock, entropy: Entropy) -> None:
+    def __init__(self, store: Store, sessions: SessionCache, at_us: int, entropy: Entropy) -> None:
+        """`at_us`: when it all happens, UTC microseconds since 1970."""
         self.events: list[NewEvent] = []
         self._store = store
         self._sessions = sessions
-        self._at_us = int(clock() * 1e6)
+        self._at_us = at_us
         self._entropy = entropy
         self._replies: list[tuple[asyncio.Future[Reply], Reply | Exception]] = []
         self._repeats: dict[bytes, tuple[bytes, Reply | None]] = {}
