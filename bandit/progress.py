@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from bandit import moves
 from bandit.decision import Vintage
 from bandit.events import Escalated, Progressed
-from bandit.session import MOST_REPORTS, Attempt, Session, apply, check_running
+from bandit.session import MOST_REPORTS, Session, apply, check_running
 from bandit.types import EscalationReason, Offer, Outcome, ProgressAction, RouterSettings, Signals
 
 FEWEST_CALLS = 8
@@ -30,12 +30,13 @@ def report(
     decision_id: str,
     signals: Signals,
     offers: tuple[Offer, ...],
+    budget_price: float = 0.0,
 ) -> Progressed:
     """A report on the running attempt, which `decision_id` must name, with the advice that it gets.
 
     An attempt that struggles is to be left for the arm that Escalate would name now, and the session to be stopped
     where Escalate would say that it is exhausted. It is to be stopped too where it has spent more than its cap.
-    `offers` are as for Escalate.
+    `offers` and `budget_price` are as for Escalate.
     Raises WrongOrder where the decision is stale, exhausted or final.
     """
     attempt = check_running(session, decision_id)
@@ -49,8 +50,21 @@ def report(
         return advice(ProgressAction.STOP, "", overspent)
     if not (rule := struggles(reports, whole=len(attempt.signals) < MOST_REPORTS)):
         return advice(ProgressAction.CONTINUE, attempt.decision.arm, "")
-    following = _following(settings, vintage, session, attempt, outcome, offers)
-    return advice(ProgressAction.ESCALATE if following else ProgressAction.STOP, following, rule)
+    # What Escalate would answer now. Its draws are keyed, so this is no guess.
+    events = moves.escalate(
+        settings,
+        vintage,
+        session,
+        decision_id=decision_id,
+        reason=EscalationReason.STRUGGLING,
+        offers=offers,
+        next_decision_id="advised",
+        outcome=outcome,
+        budget_price=budget_price,
+    )
+    if len(events) == 2:
+        return advice(ProgressAction.ESCALATE, events[1].decision.arm, rule)
+    return advice(ProgressAction.STOP, "", rule)
 
 
 def struggles(reports: Sequence[Signals], *, whole: bool) -> str:
@@ -98,25 +112,3 @@ def _overspent(settings: RouterSettings, session: Session, decision_id: str, out
     if cap is None or after.dollars(len(after.attempts) - 1) is None or (spent := after.spending()) <= cap:
         return ""
     return f"the session has spent ${spent:.4g}, above its cap of ${cap:.4g}"
-
-
-def _following(
-    settings: RouterSettings,
-    vintage: Vintage,
-    session: Session,
-    attempt: Attempt,
-    outcome: Outcome,
-    offers: tuple[Offer, ...],
-) -> str:
-    """The arm that Escalate would name now, empty where it would name none. Its draws are keyed, so it is no guess."""
-    events = moves.escalate(
-        settings,
-        vintage,
-        session,
-        decision_id=attempt.decision.decision_id,
-        reason=EscalationReason.STRUGGLING,
-        offers=offers,
-        next_decision_id="advised",
-        outcome=outcome,
-    )
-    return events[1].decision.arm if len(events) == 2 else ""

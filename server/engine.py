@@ -71,7 +71,7 @@ class Engine:
         self._journal = Journal(store, on_back=self._back)
         self._line: list[Asked] = []
         self._begins: asyncio.TimerHandle | None = None
-        self._now_us = 0
+        self._round_us = 0
         """When the round began: every request in it is looked at as of then."""
         self._crowd = 1
         """How many requests were in the last round."""
@@ -108,8 +108,8 @@ class Engine:
         self._begins = None
         line, self._line = self._line, []
         self._crowd = len(line)
-        self._now_us = int(self._clock() * 1e6)
-        round_ = Round(self._store, self._sessions, self._now_us, self._entropy)
+        self._round_us = self._now_us()
+        round_ = Round(self._store, self._sessions, self._round_us, self._entropy)
         if self._journal.trouble is not None:
             round_.refuse(line, self._journal.trouble)
             return
@@ -140,7 +140,7 @@ class Engine:
     def select(self, command: Select) -> Move | Draw:
         """Raises Unknown, NoEligibleArm and WrongOrder."""
         router = self._router(command.router)
-        requirements, now_us = command.requirements, self._now_us
+        requirements, now_us = command.requirements, self._round_us
         _require_arms(router, "allow", requirements.allow)
         _require_arms(router, "deny", requirements.deny)
         if command.session_id:
@@ -180,7 +180,7 @@ class Engine:
         router = self._router(command.router)
         session = self._session(router, command.session_id, command.decision_id)
         requirements = eligibility.further(session.requirements, command.required_capabilities, command.context_tokens)
-        now_us = self._now_us
+        now_us = self._round_us
         begun = moves.begin_escalate(
             router.current.settings,
             session,
@@ -216,7 +216,8 @@ class Engine:
             session,
             decision_id=command.decision_id or session.attempts[-1].decision.decision_id,
             signals=command.signals,
-            offers=router.offers(session.requirements, session.features, self._now_us),
+            offers=router.offers(session.requirements, session.features, self._round_us),
+            budget_price=router.budget_price(self._round_us),
         )
         return Move(
             router=router,
@@ -289,6 +290,9 @@ class Engine:
             await asyncio.wait_for(self._router(router_id).knows(arm), _EPOCH_SECONDS)
         except TimeoutError as error:
             raise StoreUnavailable(f"arm {arm!r} is in the log, but no epoch that knows it has come yet") from error
+
+    def _now_us(self) -> int:
+        return int(self._clock() * 1e6)
 
     def _router(self, router_id: str) -> Router:
         router = self._routers.get(router_id)
