@@ -30,7 +30,9 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Ends the program."""
-        self.exit(2, f"{self.prog}: {message}\n")
+        from server.console.output import plain
+
+        self.exit(2, f"{self.prog}: {plain(message)}\n")
 
 
 class _UsageError(Exception):

@@ -296,6 +296,7 @@ def test_status_tells_what_every_router_has_learned(run, answer, server):
         ("select", "--json", "nul\0.json"),
         ("explain",),
         ("status", "--unheard-of"),
+        ("status", "--unheard-of", "\x1b[2J\n"),
         ("arms", "--put"),
         ("arms", "--down", "60"),
         ("arms", "a", "--down", "-1"),
@@ -309,7 +310,7 @@ def test_status_tells_what_every_router_has_learned(run, answer, server):
 def test_bad_usage_is_one_line_and_status_2(run, arguments):
     status, out, err = run(*arguments)
     assert (status, out) == (2, "")
-    assert one_line(err).startswith("pointsman")
+    assert one_line(err).startswith("pointsman") and "\x1b" not in err
 
 
 def test_a_bad_address_in_the_environment_is_named(capsys, monkeypatch):

@@ -46,8 +46,9 @@ def server(serving, tmp_path_factory):
                 moved = client.escalate(choice, reason=FAILED, cost_usd=0.1)
                 choice, resolved = moved or choice, moved is not None
             client.reward(decision_id=choice.decision_id, success=float(resolved), cost_usd=0.1, final=True)
-        for _ in range(200):
-            if learned(client).epoch:
+        half = learned(client).last_sequence // 2
+        for _ in range(1000):
+            if learned(client).learned_sequence >= half:
                 break
             time.sleep(0.05)
     return server
