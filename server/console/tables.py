@@ -93,7 +93,7 @@ def _budget(message: admin_pb2.Router) -> str:
     objective = message.settings.objective
     if not objective.HasField("budget_usd"):
         return ""
-    said = f"{exact(objective.budget_usd)} per {duration(objective.budget_period_seconds)}"
+    said = f"{exact(objective.budget_usd)} per {duration(objective.budget_period_seconds).removeprefix('1 ')}"
     if message.HasField("budget_spent_usd"):
         said += f", {dollars(message.budget_spent_usd)} of it spent or expected"
     return f"{said}; a dollar counts as {dollars(1 + message.budget_price)}"
@@ -224,7 +224,7 @@ def _state(found: admin_pb2.Arm) -> str:
     if found.HasField("down_until"):
         return _down(found)
     out = len(found.endpoints_down)
-    return f"up, but {out} of {len(found.endpoints)} endpoints" if out else "up"
+    return f"up, but {out} of {len(found.endpoints)} endpoints down" if out else "up"
 
 
 def _down(found: admin_pb2.Arm) -> str:

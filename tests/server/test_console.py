@@ -9,11 +9,16 @@ import uuid
 
 import pytest
 from google.protobuf import json_format
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from pointsman import Client
+from pointsman.v1 import admin_pb2
 from pointsman.v1 import routing_pb2 as pb
 from server.cli import main
-from server.console.output import dollars, exact, plain
+from server.console import tables
+from server.console.learning import Evidence, Prediction
+from server.console.output import Output, dollars, exact, plain
+from server.console.state import RouterState, State
 
 
 @pytest.fixture
@@ -263,6 +268,89 @@ def test_status_tells_what_every_router_has_learned(run, answer, server):
     status, out, _ = run("status", "--router", "default")
     assert status == 0
     assert "all services up" in out and "3 up, 0 down, 0 retired" in out and "learning?" in out
+
+
+def said(capsys, show, *values) -> str:
+    """What a table says, on one line."""
+    capsys.readouterr()
+    show(*values, Output(None))
+    return " ".join(capsys.readouterr().out.split())
+
+
+def test_status_tells_of_budgets_arms_that_are_down_and_services_that_are_not_serving(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    objective = admin_pb2.Objective(
+        value_usd=25.0,
+        latency_usd_per_second=0.001,
+        quality_floor=0.9,
+        quality_floor_relative=True,
+        budget_usd=500.0,
+        budget_period_seconds=86_400.0,
+        session_cap_usd=2.5,
+    )
+    router = admin_pb2.Router(
+        id="fixes",
+        settings=admin_pb2.RouterSettings(objective=objective, max_attempts=1),
+        mode=admin_pb2.MODE_FROZEN,
+        policy="thompson",
+        policy_version="7",
+        epoch=1234,
+        epoch_hash="abcdef0123456789",
+        last_sequence=5000,
+        learned_sequence=4999,
+        budget_price=0.25,
+        budget_spent_usd=123.456,
+    )
+    arms = (
+        admin_pb2.Arm(id="up"),
+        admin_pb2.Arm(id="down", down_until=Timestamp(seconds=4_000_000_000), down_why="rate limited"),
+        admin_pb2.Arm(id="old", retired=True),
+    )
+    evidence = Evidence(
+        attempts=400,
+        success=Prediction(attempts=400, predicted=0.5, realised=0.4),
+        success_error=0.2,
+        constant_error=0.24,
+        cost_usd=None,
+        width_before=0.5,
+        width_now=0.25,
+    )
+    shown = State(
+        services={"pointsman.v1.Routing": "NOT_SERVING"},
+        routers=(RouterState(message=router, arms=arms, evidence=evidence),),
+    )
+    words = said(capsys, tables.status, "host:1", shown)
+    for expected in (
+        "host:1: not serving: pointsman.v1.Routing NOT_SERVING",
+        "frozen: the policy decides and does not learn",
+        "thompson, version 7",
+        "a success is worth $25; a second costs $0.001; "
+        "the cheapest arm whose success reaches 90.0 % of the best arm's; "
+        "at most $2.5 a session; at most 1 attempt a session",
+        "1 up, 1 down, 1 retired",
+        "down: down until 2096-10-02 07:06:40 UTC",
+        "rate limited",
+        "$500 per day, $123.46 of it spent or expected; a dollar counts as $1.250",
+        "1,234 (abcdef012345)",
+        "no, it is frozen; behind the log by 1 event",
+        "success of 400 recent attempts: 50.0 % predicted, 40.0 % realised",
+        "0.200; 0.240 had it told no session or arm from another",
+        "50 points in the older half of them, 25 in the newer",
+    ):
+        assert expected in words, words
+    router.mode = admin_pb2.MODE_LIVE
+    assert "yes, 1,234 epochs so far, but success is below what it predicts by 4.0 standard errors" in said(
+        capsys, tables.status, "host:1", shown
+    )
+
+
+def test_an_arm_tells_which_of_its_endpoints_are_down(capsys):
+    out = admin_pb2.EndpointDown(endpoint="east", until=Timestamp(seconds=4_000_000_000), why="times out")
+    arm = admin_pb2.Arm(id="m", endpoints=["east", "west"], endpoints_down=[out], context_window_tokens=200_000)
+    words = said(capsys, tables.arm, arm)
+    assert "east: down until 2096-10-02 07:06:40 UTC: times out" in words and "west: up" in words
+    assert "up, but 1 of 2 endpoints down" in words and "200,000 tokens" in words
+    assert "200k" in said(capsys, tables.arms, [arm])
 
 
 # --- failures -------------------------------------------------------------------------------------------------------
