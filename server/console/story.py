@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from bandit import record
 from bandit.events import Decided
-from bandit.types import Situation
+from bandit.types import Objective, Situation
 from pointsman.v1 import routing_pb2 as pb
 from server.console import tables
 from server.console.output import Output, dollars, exact, moment, percent, plain
@@ -106,8 +106,11 @@ def _situation(found: pb.GetDecisionResponse) -> Situation | None:
 
 
 def _worth(found: pb.GetDecisionResponse, situation: Situation | None) -> list[float | None]:
-    """By arm, dollars to expect of the attempt alone: value x success - (1 + price of the budget) x cost."""
-    if situation is None:
+    """By arm, dollars to expect of the attempt alone: value x success - (1 + price of the budget) x cost.
+
+    None where that is not what the router is out for: with a quality floor.
+    """
+    if situation is None or situation.objective.quality_floor is not None:
         return [None] * len(found.scores)
     value, price = situation.objective.value_usd, 1.0 + situation.budget_price
     return [
@@ -138,6 +141,11 @@ def _lot(found: pb.GetDecisionResponse, situation: Situation | None) -> str:
 
 def _comparison(found: pb.GetDecisionResponse, situation: Situation | None, worth: Sequence[float | None]) -> str:
     """How it stands among the eligible arms by expectation."""
+    if situation is not None and situation.objective.quality_floor is not None and found.reason not in _CERTAIN:
+        return (
+            f"In each draw the best is the cheapest arm whose success reaches {_floor(situation.objective)}, or the "
+            "strongest where none does."
+        )
     eligible = {
         score.arm: value
         for score, value in zip(found.scores, worth, strict=True)
@@ -150,7 +158,8 @@ def _comparison(found: pb.GetDecisionResponse, situation: Situation | None, wort
     price = f" x {1 + situation.budget_price:.2f}" if situation.budget_price else ""
     said = (
         f"The attempt alone is worth {dollars(mine)} by expectation ({exact(situation.objective.value_usd)} x "
-        f"{percent(score.success_mean)} - {dollars(score.cost_usd)}{price})"
+        f"{percent(score.success_mean)} - {dollars(score.cost_usd)}{price}"
+        f"{', latency apart' if situation.objective.latency_usd_per_second else ''})"
     )
     best = max(eligible, key=lambda arm: eligible[arm])
     if best == found.arm:
@@ -164,6 +173,11 @@ def _comparison(found: pb.GetDecisionResponse, situation: Situation | None, wort
             " A plan counts what comes after a failure too, so that a cheap arm may be the better one to begin with."
         )
     return said
+
+
+def _floor(objective: Objective) -> str:
+    share = percent(objective.quality_floor or 0.0)
+    return f"{share} of the best arm's" if objective.quality_floor_relative else share
 
 
 def _plan(found: pb.GetDecisionResponse) -> str:
@@ -225,9 +239,13 @@ def _terms(found: pb.GetDecisionResponse, situation: Situation | None) -> list[t
     if situation is not None:
         offer = next((offer for offer in situation.offers if offer.arm == found.arm), None)
         price = offer.price if offer is not None else None
+        objective = situation.objective
+        second_usd = objective.latency_usd_per_second
         facts += [
             ("mode", situation.mode.value),
-            ("a success", f"worth {exact(situation.objective.value_usd)}"),
+            ("a success", f"worth {exact(objective.value_usd)}"),
+            ("a second", f"costs {exact(second_usd)}" if second_usd else ""),
+            ("quality floor", _floor(objective) if objective.quality_floor is not None else ""),
             ("attempts left", f"{situation.attempts_left}, this one included"),
             (
                 "its price",
