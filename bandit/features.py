@@ -52,9 +52,10 @@ class Encoder:
         return np.array([name.startswith(NUMBER + ":") for name in self.columns])
 
     @functools.cached_property
-    def _blank(self) -> Floats:
+    def _blank(self) -> list[float]:
         """The row of no features: 0 everywhere, NaN (absent) where a number would stand."""
-        return np.where(self.numbers, np.nan, 0.0)
+        blank: list[float] = np.where(self.numbers, np.nan, 0.0).tolist()
+        return blank
 
     def grow(self, contexts: Iterable[Features]) -> "Encoder":
         """An encoder that also knows the columns of `contexts`, appended in order of appearance."""
@@ -80,25 +81,31 @@ class Encoder:
         Numbers are squashed by asinh and stand unscaled (see `Scaling`), NaN where absent.
         """
         index = self.index
-        cells = {0: 1.0}
-        novel = 0
+        # Filled as a list, which is much quicker than to set single elements of an array.
+        row, novel = self._blank.copy(), 0
+        row[0] = 1.0
         for name, value in context.items():
-            for column, x in _cells(name, value):
-                at = index.get(column)
-                if at is None and isinstance(value, str):
-                    at = index.get(_overflow(column))
-                if at is not None:
-                    # Several categories may share an overflow column.
-                    cells[at] = cells.get(at, 0.0) + x
-                elif isinstance(value, str):
+            if isinstance(value, str):
+                at = self._category(_category(name, value))
+                if at is None:
                     novel += 1
-        row = self._blank.copy()
-        row[list(cells)] = list(cells.values())
-        return row, novel
+                else:
+                    # Several categories may share an overflow column.
+                    row[at] += 1.0
+                continue
+            for column, x in _cells(name, value):
+                if (at := index.get(column)) is not None:
+                    row[at] = x
+        return np.array(row), novel
+
+    def _category(self, column: str) -> int | None:
+        """Where a category stands, in a column of its own or an overflow column."""
+        at = self.index.get(column)
+        return at if at is not None else self.index.get(_overflow(column))
 
     def pad(self, rows: Floats) -> Floats:
         """Rows encoded by an earlier encoder, shape (n_rows, fewer columns), widened to this one's columns."""
-        extra = self._blank[rows.shape[1] :]
+        extra = np.array(self._blank[rows.shape[1] :])
         return np.hstack([rows, np.broadcast_to(extra, (len(rows), len(extra)))])
 
 
@@ -139,12 +146,16 @@ def _overflow(column: str) -> str:
     return f"#{zlib.crc32(column.encode()) % _OVERFLOW_COLUMNS}"
 
 
+def _category(name: str, value: str) -> str:
+    return f"{CATEGORY}:{name}={value}"
+
+
 def _cells(name: str, value: FeatureValue) -> Sequence[tuple[str, float]]:
     """The (column, value) pairs of one feature."""
     if isinstance(value, bool):
         return ((f"{FLAG}:{name}", 1.0 if value else -1.0),)
     if isinstance(value, str):
-        return ((f"{CATEGORY}:{name}={value}", 1.0),)
+        return ((_category(name, value), 1.0),)
     if isinstance(value, Text):
         words = _hashed_words(value.text[:_LONGEST_TEXT])
         return list(zip(_numbered(TEXT, name, len(words)), words, strict=True))

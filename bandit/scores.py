@@ -16,6 +16,9 @@ from bandit.prior import Spread
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
+_AT_ONCE = 8
+"""Contexts multiplied out together: few, so that their products stay in the cache."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class WeightPosterior:
@@ -51,11 +54,12 @@ class WeightPosterior:
             active = x[row, at]
             folded = self._packed.take(_position(at.take(i), at.take(j), d), axis=0)
             pairs[row] = (active.take(i) * active.take(j)) @ folded
-        if not sparse.all():
-            i, j = _triangle(d)
-            dense = x[~sparse]
+        dense, (i, j) = np.flatnonzero(~sparse), _triangle(d)
+        for start in range(0, len(dense), _AT_ONCE):
+            some = dense[start : start + _AT_ONCE]
+            active = x[some]
             # A product of its own for each: one for all is quicker, but sums in an order that depends on how many.
-            pairs[~sparse] = ((dense.take(i, axis=1) * dense.take(j, axis=1))[:, None] @ self._packed)[:, 0]
+            pairs[some] = ((active.take(i, axis=1) * active.take(j, axis=1))[:, None] @ self._packed)[:, 0]
         first, second = _triangle(n_arms)
         covariance = np.empty((n, n_arms, n_arms))
         covariance[:, first, second] = pairs

@@ -7,7 +7,8 @@ repeats, times, durability and failure are thought of once. Replies wait until a
 import asyncio
 import os
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from bandit import eligibility, moves, progress
 from bandit.errors import InvalidInput, Unknown, WrongOrder
@@ -31,19 +32,24 @@ from server.ids import Clock, DecisionIds, Entropy, Repeat, derived_session_id
 from server.journal import Journal
 from server.rounds import Asked, Draw, Move, Round, reply_to
 from server.routers import Router, refresh
-from server.sessions import SessionCache
+from server.sessions import SessionCache, SessionKey
 from server.store.epochs import EpochFiles
 from server.store.errors import StoreError, StoreUnavailable
 from server.store.protocol import Store
 
 _LINGER_SECONDS = 0.002
+_FULL = 32
+"""Requests that make a full round: more are hardly decided quicker."""
+_MOST_UNDER_WAY = 2
+"""Rounds that are being made durable at a time: one, and the next one behind it."""
 _EPOCH_SECONDS = 30.0
 
 
 class Engine:
     """The state of the service between the log and its callers, for one event loop.
 
-    Requests are worked on in rounds: all that came in while one round's events were made durable are the next round.
+    Requests are worked on in rounds: all that came in while one round's events were made durable are the next round,
+    or, under load, as many of them as make a full one.
     """
 
     def __init__(
@@ -70,65 +76,103 @@ class Engine:
         self._sessions = SessionCache(store, cached_sessions)
         self._journal = Journal(store, on_back=self._back)
         self._line: list[Asked] = []
-        self._begins: asyncio.TimerHandle | None = None
+        self._callers: list[asyncio.Future[None]] = []
+        """Those who wait for the requests in line."""
+        self._begins: asyncio.Handle | None = None
+        self._lingers: asyncio.TimerHandle | None = None
+        self._under_way: deque[tuple[Round, list[asyncio.Future[None]]]] = deque()
+        """The rounds whose events are being made durable, oldest first, and those who wait for them."""
         self._round_us = 0
         """When the round began: every request in it is looked at as of then."""
         self._crowd = 1
-        """How many requests were in the last round."""
+        """How many requests were in the last round, or as many as make a full one."""
 
     # --- rounds -------------------------------------------------------------------------------------------------
 
-    async def answer(self, repeat: Repeat | None, case: Callable[[], Move | Draw]) -> Reply:
+    async def answer(
+        self, repeat: Repeat | None, case: Callable[[], Move | Draw], session: SessionKey | None = None
+    ) -> Reply:
         """The reply of a use case, durable with all that it rests on, or the stored one where the request is a repeat.
 
-        Requests are looked at in the order in which they came.
+        Requests are looked at in the order in which they came. `session` is the one that the request names, if any.
         Raises what the case raises, RepeatConflict and StoreUnavailable.
         """
-        answer: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
-        self._line.append(Asked(repeat, case, answer))
+        asked = Asked(repeat=repeat, case=case, session=session)
+        await self.answer_all([asked])
+        return reply_of(asked)
+
+    async def answer_all(self, asked: Sequence[Asked]) -> None:
+        """Returns when each of at least one request has its reply, as `answer` gives or raises it. They are looked at
+        in the same round."""
+        answered: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._line += asked
+        self._callers.append(answered)
         self._schedule()
-        return await answer
+        await answered
 
     async def close(self) -> None:
         """Ends it; nothing may be asked after it."""
         await self._journal.close()
 
     def _schedule(self) -> None:
-        """A lone caller's round begins at once; under load a little later, unless as many as last time are there."""
-        if self._journal.busy or not self._line:
+        """A lone caller's round begins at once, and so does a full one: while it is decided, the one before is made
+        durable. Else a round begins when no other is under way, a little later unless as many as last time are there.
+        """
+        waiting = len(self._line)
+        if not waiting or len(self._under_way) == _MOST_UNDER_WAY:
             return
-        if self._begins is not None:
-            if len(self._line) < self._crowd:
-                return
-            self._begins.cancel()
-        wait = _LINGER_SECONDS if len(self._line) < self._crowd else 0.0
-        self._begins = asyncio.get_running_loop().call_later(wait, self._round)
+        loop = asyncio.get_running_loop()
+        if waiting >= self._crowd:
+            self._begins = self._begins or loop.call_soon(self._round)
+        elif not self._under_way:
+            self._lingers = self._lingers or loop.call_later(_LINGER_SECONDS, self._round)
 
     def _round(self) -> None:
-        self._begins = None
+        for handle in (self._begins, self._lingers):
+            if handle is not None:
+                handle.cancel()
+        self._begins = self._lingers = None
         line, self._line = self._line, []
-        self._crowd = len(line)
+        callers, self._callers = self._callers, []
+        self._crowd = min(len(line), _FULL)
         self._round_us = self._now_us()
-        round_ = Round(self._store, self._sessions, self._round_us, self._entropy)
+        round_ = Round(
+            line,
+            store=self._store,
+            sessions=self._sessions,
+            at_us=self._round_us,
+            entropy=self._entropy,
+            before=[earlier for earlier, _ in self._under_way],
+        )
         if self._journal.trouble is not None:
-            round_.refuse(line, self._journal.trouble)
+            self._end(round_, callers, self._journal.trouble)
             return
-        round_.take(line)
-        if round_.events:
-            self._journal.commit(round_.events, lambda error: self._ended(round_, error), alone=len(line) == 1)
+        round_.take()
+        if round_.events or self._under_way:
+            alone = len(line) == 1 and not self._under_way
+            self._under_way.append((round_, callers))
+            self._journal.commit(round_.events, self._ended, alone=alone)
         else:
-            round_.end(None)
+            self._end(round_, callers, None)
 
-    def _ended(self, round_: Round, error: StoreError | None) -> None:
+    def _ended(self, error: StoreError | None) -> None:
+        """The oldest round under way is durable, or its events may be lost."""
+        round_, callers = self._under_way.popleft()
         if error is not None:
             # What the cache holds may never have reached the log.
             self._sessions.clear()
             self._on_health(False)
         else:
-            self._sessions.trim()
+            self._sessions.trim(keep={session for later, _ in self._under_way for session in later.sessions})
             self._hint()
-        round_.end(error)
+        self._end(round_, callers, error)
         self._schedule()
+
+    def _end(self, round_: Round, callers: Iterable[asyncio.Future[None]], error: StoreError | None) -> None:
+        round_.end(error)
+        for caller in callers:
+            if not caller.done():  # else it has gone
+                caller.set_result(None)
 
     def _back(self) -> None:
         refresh(self._routers.values(), self._store, self._epochs)
@@ -143,13 +187,12 @@ class Engine:
         requirements, now_us = command.requirements, self._round_us
         _require_arms(router, "allow", requirements.allow)
         _require_arms(router, "deny", requirements.deny)
-        if command.session_id:
-            session_id = command.session_id
-        elif command.request_id:
+        session_id = command.session_id
+        if not session_id and command.request_id:
             session_id = derived_session_id(router.id, command.request_id)
-        else:
+        session = self._sessions.get(router.id, session_id) if session_id else None
+        if not session_id:
             session_id = self._entropy(16).hex()
-        session = self._sessions.get(router.id, session_id)
         begun = moves.begin_select(
             router.current.settings,
             session,
@@ -316,6 +359,14 @@ class Engine:
                 raise Unknown("decision_id", "decision", decision_id)
             raise InvalidInput("decision_id", f"it belongs to another session than {session_id!r}")
         return session
+
+
+def reply_of(asked: Asked) -> Reply:
+    """The reply to a request that was answered. Raises what it was refused with."""
+    assert asked.reply is not None, "its round has ended"
+    if isinstance(asked.reply, Exception):
+        raise asked.reply
+    return asked.reply
 
 
 def _merged(session: Session | None, features: Features) -> Features:

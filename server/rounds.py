@@ -1,12 +1,14 @@
 """One round: requests in their order of arrival become events of one transaction, and replies that wait for it.
 
+A round may begin while the events of the one before are still being made durable, and rest on them: they enter the
+log before its own, or neither do.
+
 Moves whose arm is yet to be drawn are gathered into a wave and drawn together. A request that may depend on the wave,
 because it is about a session in it or repeats a request in it, is looked at after the wave was drawn, so that the
 outcome is that of one request after the other.
 """
 
-import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
 
@@ -17,7 +19,7 @@ from bandit.session import Session, apply
 from server.commands import Accepted, Advised, ArmStands, Choice, Moved, Reply
 from server.ids import Entropy, Repeat
 from server.routers import Router
-from server.sessions import SessionCache
+from server.sessions import SessionCache, SessionKey
 from server.store.errors import StoreError, StoreUnavailable
 from server.store.protocol import NewEvent, Store
 
@@ -52,62 +54,80 @@ class Draw(msgspec.Struct, frozen=True, kw_only=True):
     """As of a `Move`."""
 
 
-class Asked(msgspec.Struct, frozen=True):
-    """A request in line."""
+class Asked(msgspec.Struct, kw_only=True):
+    """A request, and what becomes of it."""
 
     repeat: Repeat | None
     case: Callable[[], Move | Draw]
     """Raises what is wrong with the request."""
-    answer: "asyncio.Future[Reply]"
+    session: SessionKey | None = None
+    """The session that the request names, if any: a round looks up all of its sessions at once."""
+    reply: Reply | Exception | None = None
+    """What it is answered, or what the answer is refused with; to be told once its round has ended."""
 
 
 class Round:
-    """Give it the line with `take`, make `events` durable, then `end` it."""
+    """Let it `take` its line, make `events` durable, then `end` it."""
 
-    def __init__(self, store: Store, sessions: SessionCache, at_us: int, entropy: Entropy) -> None:
-        """`at_us`: when it all happens, UTC microseconds since 1970."""
+    def __init__(
+        self,
+        line: Sequence[Asked],
+        *,
+        store: Store,
+        sessions: SessionCache,
+        at_us: int,
+        entropy: Entropy,
+        before: Sequence["Round"] = (),
+    ) -> None:
+        """`at_us`: when it all happens, UTC microseconds since 1970. `before`: the rounds that are not durable yet."""
         self.events: list[NewEvent] = []
+        self.sessions: set[SessionKey] = set()
+        """Those that the events are about."""
+        self._line = line
         self._store = store
-        self._sessions = sessions
+        self._cache = sessions
         self._at_us = at_us
         self._entropy = entropy
-        self._replies: list[tuple[asyncio.Future[Reply], Reply | Exception]] = []
+        self._before = before
         self._repeats: dict[bytes, tuple[bytes, Reply | None]] = {}
         """Of this round's requests: their digests, and their replies once they are known."""
+        self._logged: Mapping[bytes, tuple[bytes, int]] = {}
+        """Of this round's requests, those that the log has: their digests, and their first events."""
         self._wave: list[tuple[Asked, Draw]] = []
         self._drawing: set[str] = set()
         """The wave's sessions."""
 
-    def take(self, line: Sequence[Asked]) -> None:
+    def take(self) -> None:
         """Carries out every request in line."""
-        for asked in line:
+        try:
+            self._look_up()
+        except StoreError as error:
+            self._refuse(error)
+            return
+        for asked in self._line:
             try:
                 self._take(asked)
             except Exception as error:
-                self._replies.append((asked.answer, error))
+                asked.reply = error
         self._draw()
 
-    def refuse(self, line: Sequence[Asked], trouble: StoreError) -> None:
-        """Answers everything in line with UNAVAILABLE."""
-        for asked in line:
-            self._replies.append((asked.answer, _unavailable(trouble)))
-        self.end(None)
-
     def end(self, error: StoreError | None) -> None:
-        """The events are durable (None) or may be lost: everybody in line gets an answer."""
-        for answer, reply in self._replies:
-            if answer.done():  # its caller has gone
-                continue
-            if error is not None:
-                answer.set_exception(_unavailable(error))
-            elif isinstance(reply, Exception):
-                answer.set_exception(reply)
-            else:
-                answer.set_result(reply)
+        """The events are durable (None) or may be lost: the replies stand."""
+        if error is not None:
+            self._refuse(StoreUnavailable(f"the log takes no writes: {error}"))
+
+    def _refuse(self, error: StoreError) -> None:
+        for asked in self._line:
+            asked.reply = error
+
+    def _look_up(self) -> None:
+        """Asks the store once for all that the line needs of it: a query for each request would cost much more."""
+        self._logged = self._store.requests([asked.repeat.key for asked in self._line if asked.repeat is not None])
+        self._cache.look_up({asked.session for asked in self._line if asked.session is not None})
 
     def _take(self, asked: Asked) -> None:
         if asked.repeat is not None and (reply := self._stored(asked.repeat)) is not None:
-            self._replies.append((asked.answer, reply))
+            asked.reply = reply
             return
         try:
             move = asked.case()
@@ -147,7 +167,7 @@ class Round:
                     try:
                         self._draw_together([one])
                     except Exception as error:
-                        self._replies.append((one[0].answer, error))
+                        one[0].reply = error
 
     def _draw_together(self, wave: Sequence[tuple[Asked, Draw]]) -> None:
         """For draws of one router. Nothing is carried out where it raises."""
@@ -177,8 +197,9 @@ class Round:
             if session is not None:
                 move.router.keep_pace(self._at_us, before, session)
         if move.events and session is not None:
-            self._sessions.put(move.router.id, session)
-        self._replies.append((asked.answer, move.reply))
+            self._cache.put(move.router.id, session)
+            self.sessions.add((move.router.id, session.session_id))
+        asked.reply = move.reply
 
     def _log(self, router: Router, event: Event, session_id: str = "", repeat: Repeat | None = None) -> None:
         recorded = record.encode(event, salt=self._entropy(record.SALT_BYTES))
@@ -207,7 +228,11 @@ class Round:
             digest, reply = self._repeats[repeat.key]
             _require_equal(digest, repeat)
             return reply
-        if (found := self._store.request(repeat.key)) is None:
+        for earlier in self._before:
+            if (there := earlier._repeats.get(repeat.key)) is not None:
+                _require_equal(there[0], repeat)
+                return there[1]
+        if (found := self._logged.get(repeat.key)) is None:
             return None
         digest, seq = found
         _require_equal(digest, repeat)
@@ -266,7 +291,3 @@ def _decision_of(event: Event) -> str:
 def _require_equal(digest: bytes, repeat: Repeat) -> None:
     if digest != repeat.digest:
         raise RepeatConflict("request_id was used before with another message")
-
-
-def _unavailable(trouble: StoreError) -> StoreUnavailable:
-    return StoreUnavailable(f"the log takes no writes: {trouble}")

@@ -9,12 +9,15 @@ from typing import Any, TypeAlias, TypeVar
 
 import grpc.aio
 
+from bandit.errors import InvalidInput
 from pointsman.v1 import routing_pb2 as pb
 from pointsman.v1 import routing_pb2_grpc
 from server.commands import Accepted, Advised, Choice, Moved
 from server.convert import responses
 from server.convert.requests import Requests
-from server.engine import Engine
+from server.engine import Engine, reply_of
+from server.rounds import Asked
+from server.sessions import SessionKey
 from server.status import status_of
 from server.views import Views
 
@@ -38,29 +41,36 @@ class Routing(routing_pb2_grpc.RoutingServicer):
 
     async def Select(self, request: pb.SelectRequest, context: _Context) -> pb.SelectResponse:
         """See the proto."""
-        return await self._select(request)
+        asked = self._select(request)
+        await self._engine.answer_all([asked])
+        return _choice(asked)
 
     async def BatchSelect(self, request: pb.BatchSelectRequest, context: _Context) -> pb.BatchSelectResponse:
         """See the proto."""
-        results = await asyncio.gather(*map(self._item, self._requests.batch(request)))
-        return pb.BatchSelectResponse(responses=results)
+        items = [self._item(item) for item in self._requests.batch(request)]
+        if asked := [item for item in items if isinstance(item, Asked)]:
+            await self._engine.answer_all(asked)
+        return pb.BatchSelectResponse(responses=map(_result, items))
 
-    async def _item(self, item: pb.SelectRequest) -> pb.BatchSelectResult:
+    def _item(self, request: pb.SelectRequest) -> Asked | InvalidInput:
         try:
-            return pb.BatchSelectResult(response=await self._select(item))
-        except Exception as error:
-            return pb.BatchSelectResult(status=status_of(error))
+            return self._select(request)
+        except InvalidInput as error:
+            return error
 
-    async def _select(self, request: pb.SelectRequest) -> pb.SelectResponse:
-        repeat = self._requests.repeat("Select", request)
-        choice = await self._engine.answer(repeat, lambda: self._engine.select(self._requests.select(request)))
-        assert isinstance(choice, Choice)
-        return responses.select_response(choice)
+    def _select(self, request: pb.SelectRequest) -> Asked:
+        return Asked(
+            repeat=self._requests.repeat("Select", request),
+            case=lambda: self._engine.select(self._requests.select(request)),
+            session=_session(request),
+        )
 
     async def Escalate(self, request: pb.EscalateRequest, context: _Context) -> pb.EscalateResponse:
         """See the proto."""
         repeat = self._requests.repeat("Escalate", request)
-        moved = await self._engine.answer(repeat, lambda: self._engine.escalate(self._requests.escalate(request)))
+        moved = await self._engine.answer(
+            repeat, lambda: self._engine.escalate(self._requests.escalate(request)), _session(request)
+        )
         assert isinstance(moved, Moved)
         return responses.escalate_response(moved)
 
@@ -68,7 +78,7 @@ class Routing(routing_pb2_grpc.RoutingServicer):
         """See the proto."""
         repeat = self._requests.repeat("ReportProgress", request)
         advised = await self._engine.answer(
-            repeat, lambda: self._engine.report_progress(self._requests.report_progress(request))
+            repeat, lambda: self._engine.report_progress(self._requests.report_progress(request)), _session(request)
         )
         assert isinstance(advised, Advised)
         return responses.progress_response(advised)
@@ -76,7 +86,9 @@ class Routing(routing_pb2_grpc.RoutingServicer):
     async def Reward(self, request: pb.RewardRequest, context: _Context) -> pb.RewardResponse:
         """See the proto."""
         repeat = self._requests.repeat("Reward", request)
-        accepted = await self._engine.answer(repeat, lambda: self._engine.reward(self._requests.reward(request)))
+        accepted = await self._engine.answer(
+            repeat, lambda: self._engine.reward(self._requests.reward(request)), _session(request)
+        )
         assert isinstance(accepted, Accepted)
         return pb.RewardResponse(accepted_revision=accepted.revision)
 
@@ -94,3 +106,25 @@ class Routing(routing_pb2_grpc.RoutingServicer):
 
     async def _read(self, view: Callable[[], _View]) -> _View:
         return await asyncio.get_running_loop().run_in_executor(self._thread, view)
+
+
+def _session(
+    request: pb.SelectRequest | pb.EscalateRequest | pb.ReportProgressRequest | pb.RewardRequest,
+) -> SessionKey | None:
+    """The session that a request names, if any."""
+    return (request.router, request.session_id) if request.session_id else None
+
+
+def _choice(asked: Asked) -> pb.SelectResponse:
+    reply = reply_of(asked)
+    assert isinstance(reply, Choice)
+    return responses.select_response(reply)
+
+
+def _result(item: Asked | InvalidInput) -> pb.BatchSelectResult:
+    if isinstance(item, InvalidInput):
+        return pb.BatchSelectResult(status=status_of(item))
+    try:
+        return pb.BatchSelectResult(response=_choice(item))
+    except Exception as error:
+        return pb.BatchSelectResult(status=status_of(error))

@@ -1,10 +1,15 @@
 """Sessions from the log: folded, and the recent ones kept."""
 
 from collections import OrderedDict
+from collections.abc import Collection
+from typing import TypeAlias
 
 from bandit import record
 from bandit.session import Session, apply
 from server.store.protocol import EventReader
+
+SessionKey: TypeAlias = tuple[str, str]
+"""A session's router and its id."""
 
 
 def load(reader: EventReader, router: str, session_id: str, upto: int | None = None) -> Session | None:
@@ -25,15 +30,22 @@ class SessionCache:
     def __init__(self, reader: EventReader, capacity: int) -> None:
         self._reader = reader
         self._capacity = capacity
-        self._sessions: OrderedDict[tuple[str, str], Session | None] = OrderedDict()
+        self._sessions: OrderedDict[SessionKey, Session] = OrderedDict()
+        self._absent: set[SessionKey] = set()
+        """Looked up, and not in the log."""
+
+    def look_up(self, keys: Collection[SessionKey]) -> None:
+        """Finds out which of the sessions the log has; for those that it has not, `get` need not ask it."""
+        unknown = [key for key in keys if key not in self._sessions]
+        self._absent = set(unknown) - self._reader.which_sessions(unknown)
 
     def get(self, router: str, session_id: str) -> Session | None:
         """The session, or None where the log has none."""
         key = (router, session_id)
-        if key in self._sessions:
+        if (session := self._sessions.get(key)) is not None:
             self._sessions.move_to_end(key)
-            return self._sessions[key]
-        session = load(self._reader, router, session_id)
+            return session
+        session = load(self._reader, router, session_id) if key not in self._absent else None
         if session is not None:
             self._sessions[key] = session
         return session
@@ -44,10 +56,13 @@ class SessionCache:
         self._sessions[key] = session
         self._sessions.move_to_end(key)
 
-    def trim(self) -> None:
-        """Drops the sessions longest unused."""
+    def trim(self, keep: Collection[SessionKey]) -> None:
+        """Drops the sessions longest unused, up to the first of `keep`."""
         while len(self._sessions) > self._capacity:
-            self._sessions.popitem(last=False)
+            key = next(iter(self._sessions))
+            if key in keep:
+                return
+            del self._sessions[key]
 
     def clear(self) -> None:
         """Forgets everything; the log knows."""

@@ -4,7 +4,7 @@ import functools
 import itertools
 import sqlite3
 import threading
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -32,8 +32,8 @@ _PASSING = frozenset(
 )
 
 
-_INSERT_ROWS = (64, 8, 1)
-"""Rows inserted by one statement; few sizes, so that SQLite's prepared statements are found again."""
+_STATEMENT_ROWS = (64, 8, 1)
+"""Rows that one statement inserts or finds; few sizes, so that SQLite's prepared statements are found again."""
 
 
 @functools.lru_cache
@@ -86,6 +86,17 @@ class Database:
                 # SQLite quoted a damaged schema in its error message.
                 raise StoreDamaged(doubt, f"the database is damaged: {error}") from error
 
+    def rows_among(self, statement: str, values: Collection[object], *arguments: object) -> list[tuple[Any, ...]]:
+        """Every row of a query that ends in `IN`, for some values; `arguments` stand before them."""
+        rows, left = [], list(values)
+        while left:
+            size = next((size for size in reversed(_STATEMENT_ROWS) if size >= len(left)), _STATEMENT_ROWS[0])
+            piece, left = left[:size], left[size:]
+            # A value may stand there several times.
+            piece += piece[:1] * (size - len(piece))
+            rows += self.rows(statement + _placeholders(1, size), *arguments, *piece)
+        return rows
+
     def insert(self, *batches: tuple[str, Sequence[tuple[object, ...]]]) -> None:
         """Insert the rows of each statement, all in one durable transaction or nothing.
 
@@ -108,7 +119,7 @@ class Database:
     def _insert(self, statement: str, rows: Sequence[tuple[object, ...]]) -> None:
         # Many rows a statement: each statement gives up the interpreter's lock, and under load has to wait for it.
         start = 0
-        for size in _INSERT_ROWS:
+        for size in _STATEMENT_ROWS:
             while len(rows) - start >= size:
                 piece = rows[start : start + size]
                 self._connection.execute(

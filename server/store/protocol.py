@@ -1,6 +1,6 @@
 """The protocol every store obeys: events in, the same events out, in one dense sequence."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Protocol
 
 import msgspec
@@ -84,8 +84,12 @@ class EventReader(Protocol):
         """Every event of a session (with seq <= upto), in sequence order."""
         ...
 
-    def request(self, key: bytes) -> tuple[bytes, int] | None:
-        """(request_digest, seq) of the event that carries this request key."""
+    def which_sessions(self, sessions: Collection[tuple[str, str]]) -> set[tuple[str, str]]:
+        """Those of the sessions, each a router and a session id, that have an event."""
+        ...
+
+    def requests(self, keys: Collection[bytes]) -> dict[bytes, tuple[bytes, int]]:
+        """By request key (request_digest, seq) of the event that carries it; keys that none carries are left out."""
         ...
 
     def verify(self, progress: Progress | None = None) -> list[Problem]:

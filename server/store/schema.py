@@ -42,10 +42,15 @@ LAST_EVENT = "SELECT seq, digest FROM events ORDER BY seq DESC LIMIT 1"
 READ = f"SELECT {COLUMNS} FROM events WHERE seq > ? AND seq <= ? ORDER BY seq LIMIT ?"
 EVENT = f"SELECT {COLUMNS} FROM events WHERE seq = ?"
 DECISION = f"SELECT {COLUMNS} FROM events WHERE seq = (SELECT seq FROM decisions WHERE decision_id = ?)"
-REQUEST = f"SELECT {COLUMNS} FROM events WHERE seq = (SELECT seq FROM requests WHERE request_key = ?)"
 SESSION = (
     f"SELECT {COLUMNS} FROM events WHERE session_id = ? AND session_id <> '' AND router = ? AND seq <= ? ORDER BY seq"
 )
+REQUESTS = (
+    "SELECT r.request_key, r.seq, e.request_key, e.request_digest FROM requests r LEFT JOIN events e USING (seq) "
+    "WHERE r.request_key IN "
+)
+SESSIONS = "SELECT DISTINCT session_id FROM events WHERE router = ? AND session_id <> '' AND session_id IN "
+"""Each is to be followed by the values in parentheses."""
 
 # Each finds, among the events with ? < seq <= ?, those that a lookup table does not lead to.
 UNINDEXED = (

@@ -7,7 +7,7 @@ checkpoints have their own.
 
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Self
@@ -75,13 +75,25 @@ class SqliteReader:
         last = _MAX_SEQ if upto is None else upto
         return select(self._reader, schema.SESSION, session_id, router, last)
 
-    def request(self, key: bytes) -> tuple[bytes, int] | None:
+    def which_sessions(self, sessions: Collection[tuple[str, str]]) -> set[tuple[str, str]]:
         """See EventReader."""
-        for event in select(self._reader, schema.REQUEST, key):
-            if event.request_key != key:
-                raise StoreDamaged(event.seq, "is not the event its request key leads to")
-            return event.request_digest, event.seq
-        return None
+        by_router: dict[str, list[str]] = {}
+        for router, session_id in sessions:
+            by_router.setdefault(router, []).append(session_id)
+        return {
+            (router, session_id)
+            for router, ids in by_router.items()
+            for (session_id,) in self._reader.rows_among(schema.SESSIONS, ids, router)
+        }
+
+    def requests(self, keys: Collection[bytes]) -> dict[bytes, tuple[bytes, int]]:
+        """See EventReader."""
+        found = {}
+        for key, seq, carried, digest in self._reader.rows_among(schema.REQUESTS, keys):
+            if carried != key:
+                raise StoreDamaged(seq, "is not the event its request key leads to")
+            found[key] = (digest, seq)
+        return found
 
     def verify(self, progress: Progress | None = None) -> list[Problem]:
         """See EventReader."""

@@ -15,9 +15,9 @@ from rich.table import Table
 from sim import synthetic
 from sim.runner import run
 from sim.world import Terms
-from tests.benchmarks import decision, learning, serving
+from tests.benchmarks import decision, grown, learning, serving
 
-NAMES = ("decision", "learning", "simulate", "serving")
+NAMES = ("decision", "learning", "simulate", "serving", "grown")
 HISTORY = Path(__file__).with_name("history.jsonl")
 
 
@@ -25,7 +25,9 @@ def main() -> None:
     """Runs the benchmarks named, or all."""
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=__doc__)
     parser.add_argument("only", nargs="*", metavar="NAME", help=", ".join(NAMES))
-    chosen = set(parser.parse_args().only) or set(NAMES)
+    parser.add_argument("--full", action="store_true", help="logs of the sizes that the aims name: takes much longer")
+    given = parser.parse_args()
+    chosen = set(given.only) or set(NAMES)
     if unknown := chosen - set(NAMES):
         parser.error(f"no benchmark {', '.join(sorted(unknown))}")
     console = Console(width=120)
@@ -38,10 +40,13 @@ def main() -> None:
         found["simulate_attempts_per_second"] = _simulate(console)
     if "serving" in chosen:
         found["select_against_echo"] = _serving(console)
+    if "grown" in chosen:
+        found["on_a_grown_log"] = _grown(console, full=given.full)
     entry = {
         "at": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "python": platform.python_version(),
         "cores": os.cpu_count(),
+        "load": os.getloadavg()[0],
         **{name: version(name) for name in ("numpy", "scipy", "grpcio", "vowpalwabbit")},
         **found,
     }
@@ -49,33 +54,46 @@ def main() -> None:
         file.write(json.dumps(entry) + "\n")
 
 
-def _decision(console: Console) -> dict[str, list[float]]:
-    table = Table(title="The decision alone, K = 8, d = 64, M = 256, microseconds")
-    for column in ("policy", "10 %", "median", "90 %", "aim now"):
-        table.add_column(column, justify="right")
-    found = {}
-    for policy, aim in (("thompson-single", "45 to come"), ("thompson", "500")):
-        found[policy] = np.quantile(decision.microseconds(policy), [0.1, 0.5, 0.9]).tolist()
-        table.add_row(policy, *(f"{t:.0f}" for t in found[policy]), aim)
+def _table(title: str, *columns: str) -> Table:
+    table = Table(title=title)
+    for i, column in enumerate(columns):
+        table.add_column(column, justify="right" if i else "left")
+    return table
+
+
+def _decision(console: Console) -> dict[str, object]:
+    table = _table(
+        "The decision alone, K = 8, d = 64, M = 256, microseconds each", "decided", "10 %", "median", "90 %", "aim"
+    )
+    found: dict[str, object] = {}
+    for policy, together, aim in (
+        ("thompson-single", 1, "45"),
+        ("thompson-single", 64, "12"),
+        ("thompson", 1, "400"),
+        ("thompson", 64, ""),
+    ):
+        name = f"{policy}, {together} together"
+        quantiles = np.quantile(decision.microseconds(policy, together=together), [0.1, 0.5, 0.9]).tolist()
+        found[name] = quantiles
+        table.add_row(name, *(f"{t:.0f}" for t in quantiles), aim)
+    other = decision.mabwiser_microseconds()
+    found["mabwiser"] = other
+    table.add_row("MABWiser LinTS", "", "not installed" if other is None else f"{other:.0f}", "", "5 x the single one")
     console.print(table)
     return found
 
 
 def _learning(console: Console) -> dict[str, float]:
-    table = Table(title="Learning, K = 8, d = 32, blocks of 64, outcomes a second")
-    table.add_column("policy")
-    table.add_column("outcomes/s", justify="right")
+    table = _table("Learning, K = 8, d = 32, blocks of 64, outcomes a second", "policy", "outcomes/s", "aim")
     found = {policy: learning.outcomes_per_second(policy) for policy in ("thompson", "vw:squarecb", "vw:bag")}
     for policy, rate in found.items():
-        table.add_row(policy, f"{rate:,.0f}")
+        table.add_row(policy, f"{rate:,.0f}", "5,000" if policy == "thompson" else "")
     console.print(table)
     return found
 
 
 def _simulate(console: Console) -> dict[str, float]:
-    table = Table(title="simulate, one core, attempts decided and learned a second")
-    table.add_column("policy")
-    table.add_column("attempts/s", justify="right")
+    table = _table("simulate, one core, attempts decided and learned a second", "policy", "attempts/s")
     world, terms = synthetic.make("correlated"), Terms()
     found = {}
     for policy in ("uniform", "thompson-single", "thompson", "vw:squarecb", "vw:bag"):
@@ -87,33 +105,51 @@ def _simulate(console: Console) -> dict[str, float]:
 
 
 def _serving(console: Console) -> dict[str, dict[str, float]]:
-    table = Table(
-        title="Durable Select against a bare grpc.aio echo of equal messages, K = 8, d = 64, interleaved rounds"
-    )
-    for column in (
+    table = _table(
+        "Durable Select against a bare grpc.aio echo of equal messages, K = 8, d = 64, interleaved rounds",
         "policy",
         "Selects/s",
         "of echo (64 in flight)",
         "lowest-highest",
+        "aim",
         "one in flight: p50",
         "p99",
-        "aim now",
-    ):
-        table.add_column(column, justify="right")
+        "BatchSelect of 64",
+    )
     found = {}
-    for policy, aim in (("uniform", ""), ("thompson-single", ">= 0.60 x"), ("thompson", "printed")):
+    for policy, aim in (("uniform", ""), ("thompson-single", "0.75 x"), ("thompson", "0.35 x")):
         found[policy] = r = serving.compare(policy)
         table.add_row(
             policy,
             f"{r['selects_per_second']:,.0f}",
             f"{r['ratio']:.2f} x",
             f"{r['lowest_ratio']:.2f}-{r['highest_ratio']:.2f}",
+            aim,
             f"echo + {r['p50_over_echo_ms']:.2f} ms",
             f"echo + {r['p99_over_echo_ms']:.2f} ms",
-            aim,
+            f"{r['batched_ratio']:.1f} x",
         )
+    table.add_row("aim", "", "", "", "", "echo + 0.5 ms", "echo + 2 ms", "5 x")
     console.print(table)
     return found
+
+
+def _grown(console: Console, *, full: bool) -> dict[str, float]:
+    sessions, rewards = (1_000_000, 100_000) if full else (50_000, 20_000)
+    standing, refitting = grown.standing(sessions=sessions), grown.refitting(rewards=rewards)
+    table = _table(f"{grown.POLICY} on a grown log", "what", "measured", "aim")
+    table.add_row(
+        f"started again with {sessions:,} open sessions: ready in", f"{standing['ready_seconds']:.1f} s", "3 s"
+    )
+    table.add_row("memory of the server then, at its highest", f"{standing['server_mib']:,.0f} MiB", "1,024 MiB")
+    table.add_row("with the process that learns", f"{standing['with_fitter_mib']:,.0f} MiB", "")
+    table.add_row(
+        f"p99 of Select while {rewards:,} rewards are folded, of that without",
+        f"{refitting['p99_refitting_ms']:.1f} / {refitting['p99_ms']:.1f} ms = {refitting['ratio']:.1f} x",
+        "2 x",
+    )
+    console.print(table)
+    return {"sessions": sessions, "rewards": rewards, **standing, **refitting}
 
 
 if __name__ == "__main__":

@@ -10,9 +10,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeAlias
 
 import grpc
 import grpc.aio
@@ -44,7 +45,7 @@ asyncio.run(main())
 
 
 @contextmanager
-def _process(command: list[str], line_in: str = "") -> Iterator[str]:
+def process(command: list[str], line_in: str = "") -> Iterator[str]:
     """A server process; yields the address it says it is ready at."""
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     assert process.stdin is not None and process.stdout is not None
@@ -58,6 +59,14 @@ def _process(command: list[str], line_in: str = "") -> Iterator[str]:
     finally:
         process.terminate()
         process.wait(60)
+
+
+def serve(folder: Path, policy: str) -> list[str]:
+    """The command that serves a router of that policy, its configuration and data in `folder`."""
+    config = folder / "pointsman.toml"
+    config.write_text(_configuration(policy))
+    command = [sys.executable, "-m", "server.cli", "serve", "--config", str(config), "--data-dir", str(folder / "data")]
+    return [*command, "--listen", "127.0.0.1:0", "--http", "127.0.0.1:0"]
 
 
 def _configuration(policy: str) -> str:
@@ -78,39 +87,56 @@ def _wire(features: Features) -> dict[str, float | bool | str | WireText | list[
     }
 
 
-class _Driver:
+_Call: TypeAlias = Callable[[bytes], Awaitable[bytes]]
+
+
+class Driver:
     """Sends Selects of fresh sessions, as raw bytes of requests made beforehand so that the client costs little."""
 
     def __init__(self, address: str, name: str) -> None:
         self._channel = grpc.aio.insecure_channel(address)
-        self._call = self._channel.unary_unary("/pointsman.v1.Routing/Select")
+        self._select: _Call = self._channel.unary_unary("/pointsman.v1.Routing/Select")
+        self._batch_select: _Call = self._channel.unary_unary("/pointsman.v1.Routing/BatchSelect")
         self._name = name
         self._rng = np.random.default_rng(5)
         self._sent = 0
 
-    def _requests(self, count: int) -> list[bytes]:
+    def _requests(self, count: int) -> list[pb.SelectRequest]:
         requests = []
         for _ in range(count):
             self._sent += 1
             name = f"{self._name}-{self._sent}"
-            request = select_request(_wire(context(self._rng)), session_id=name, request_id=name)
-            requests.append(request.SerializeToString())
+            requests.append(select_request(_wire(context(self._rng)), session_id=name, request_id=name))
         return requests
 
     async def round(self, count: int, in_flight: int) -> tuple[float, list[float]]:
-        """Requests a second, and the latency of each in milliseconds."""
-        queue = iter(self._requests(count))
+        """Selects a second, and the latency of each in milliseconds."""
+        return await self._send(self._select, [r.SerializeToString() for r in self._requests(count)], in_flight)
+
+    async def batches(self, count: int, in_flight: int) -> float:
+        """Decisions a second by BatchSelects of `IN_FLIGHT` requests."""
+        batches = [pb.BatchSelectRequest(requests=self._requests(IN_FLIGHT)) for _ in range(count)]
+        rate, _ = await self._send(self._batch_select, [b.SerializeToString() for b in batches], in_flight)
+        return IN_FLIGHT * rate
+
+    async def repeat(self, sessions: Sequence[str], in_flight: int) -> None:
+        """Selects for sessions that there are already."""
+        requests = [pb.SelectRequest(session_id=session) for session in sessions]
+        await self._send(self._select, [r.SerializeToString() for r in requests], in_flight)
+
+    async def _send(self, call: _Call, requests: Sequence[bytes], in_flight: int) -> tuple[float, list[float]]:
+        queue = iter(requests)
         latencies: list[float] = []
 
         async def worker() -> None:
             for request in queue:
                 start = time.perf_counter()
-                await self._call(request)
+                await call(request)
                 latencies.append(1e3 * (time.perf_counter() - start))
 
         start = time.perf_counter()
         await asyncio.gather(*(worker() for _ in range(in_flight)))
-        return count / (time.perf_counter() - start), latencies
+        return len(requests) / (time.perf_counter() - start), latencies
 
     async def close(self) -> None:
         await self._channel.close()
@@ -128,41 +154,49 @@ async def _teach(address: str, sessions: int) -> bytes:
                     decision_id=choice.decision_id, success=float(rng.random() < 0.6), cost_usd=float(rng.lognormal())
                 )
             )
-        # Steady state: what is left to fold would be measured with whatever comes first.
-        admin = admin_pb2_grpc.AdminStub(channel)
-        for _ in range(600):
-            router = (await admin.GetRouter(admin_pb2.GetRouterRequest())).router
-            if router.last_sequence - router.learned_sequence <= 2 * 64:
-                break
-            await asyncio.sleep(0.1)
-        await asyncio.sleep(1.0)
-        return bytes(choice.SerializeToString())
+    # What is left to fold would be measured with whatever comes first.
+    await caught_up(address)
+    return bytes(choice.SerializeToString())
+
+
+async def caught_up(address: str) -> None:
+    """Returns when the router has learned all it can: the last events wait for their block to be full."""
+    before = -1
+    while (now := await learned_seq(address)) > before:
+        before = now
+        await asyncio.sleep(1.5)
+
+
+async def learned_seq(address: str) -> int:
+    """The last event that the router's epoch has learned from."""
+    async with grpc.aio.insecure_channel(address) as channel:
+        router = (await admin_pb2_grpc.AdminStub(channel).GetRouter(admin_pb2.GetRouterRequest())).router
+        return int(router.learned_sequence)
 
 
 def compare(policy: str, *, rounds: int = 6, count: int = 1000) -> dict[str, float]:
-    """Medians over rounds: throughput of Select over that of echo, and the latencies with one request in flight."""
-    with tempfile.TemporaryDirectory() as folder:
-        config = Path(folder, "pointsman.toml")
-        config.write_text(_configuration(policy))
-        serve = [sys.executable, "-m", "server.cli", "serve", "--config", str(config), "--data-dir", f"{folder}/data"]
-        with _process([*serve, "--listen", "127.0.0.1:0", "--http", "127.0.0.1:0"]) as address:
-            answer = asyncio.run(_teach(address, 300))
-            with _process([sys.executable, "-c", _ECHO], answer.hex()) as echo_address:
-                return asyncio.run(_measure(address, echo_address, rounds, count))
+    """Medians over rounds: throughput of Select over that of echo, of BatchSelect over that of Select, and the
+    latencies with one request in flight."""
+    with tempfile.TemporaryDirectory() as folder, process(serve(Path(folder), policy)) as address:
+        answer = asyncio.run(_teach(address, 300))
+        with process([sys.executable, "-c", _ECHO], answer.hex()) as echo_address:
+            return asyncio.run(_measure(address, echo_address, rounds, count))
 
 
 async def _measure(address: str, echo_address: str, rounds: int, count: int) -> dict[str, float]:
-    select, echo = _Driver(address, "select"), _Driver(echo_address, "echo")
+    select, echo = Driver(address, "select"), Driver(echo_address, "echo")
     await select.round(200, IN_FLIGHT)
     await echo.round(200, IN_FLIGHT)
     ratios: list[float] = []
     rates: list[float] = []
+    batched: list[float] = []
     alone: dict[str, list[float]] = {"select": [], "echo": []}
     for _ in range(rounds):
         echo_rate, _ = await echo.round(count, IN_FLIGHT)
         select_rate, _ = await select.round(count, IN_FLIGHT)
         ratios.append(select_rate / echo_rate)
         rates.append(select_rate)
+        batched.append(await select.batches(count // IN_FLIGHT, 2) / select_rate)
         for name, driver in (("echo", echo), ("select", select)):
             _, latencies = await driver.round(count // 5, 1)
             alone[name] += latencies
@@ -173,6 +207,7 @@ async def _measure(address: str, echo_address: str, rounds: int, count: int) -> 
         "ratio": float(np.median(ratios)),
         "lowest_ratio": min(ratios),
         "highest_ratio": max(ratios),
+        "batched_ratio": float(np.median(batched)),
         "selects_per_second": float(np.median(rates)),
         "p50_over_echo_ms": quantile("select", 0.5) - quantile("echo", 0.5),
         "p99_over_echo_ms": quantile("select", 0.99) - quantile("echo", 0.99),

@@ -1,6 +1,7 @@
 """The engine while its store fails: nothing half-done is answered, and it comes back."""
 
 import asyncio
+import threading
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -23,11 +24,15 @@ class Flaky:
     def __init__(self, store: SqliteStore) -> None:
         self._store = store
         self.failing = ""
+        self.free = threading.Event()
+        """While it is not set, appends wait."""
+        self.free.set()
 
     def __getattr__(self, name: str):
         return getattr(self._store, name)
 
     def append(self, events):
+        self.free.wait()
         if self.failing == "after":
             self._store.append(events)
         if self.failing:
@@ -87,6 +92,31 @@ def test_what_cannot_be_made_durable_is_not_answered(tmp_path, failing):
             assert [await select(engine, f"lost-{i}", f"lost-{i}") for i in range(5)] == again
             assert len(store.session("default", "lost-0")) == 1
             assert store.verify() == []
+
+    asyncio.run(run())
+
+
+@pytest.mark.parametrize("failing", ["", "before", "after"])
+def test_what_rests_on_events_that_are_not_durable_yet_waits_and_fails_with_them(tmp_path, failing):
+    async def run() -> None:
+        async with running(tmp_path) as (engine, store, _):
+            store.free.clear()
+            first = [asyncio.create_task(select(engine, f"s{i}", f"s{i}")) for i in range(32)]
+            await asyncio.sleep(0.05)
+            # As many again are decided while the first wait: repeats of them, and sessions that they have begun.
+            repeats = [asyncio.create_task(select(engine, f"s{i}", f"s{i}")) for i in range(16)]
+            sticky = [asyncio.create_task(select(engine, f"s{i}")) for i in range(16)]
+            await asyncio.sleep(0.05)
+            assert not any(call.done() for call in (*first, *repeats, *sticky))
+            store.failing = failing
+            store.free.set()
+            answers = await asyncio.gather(*first, *repeats, *sticky, return_exceptions=True)
+            if failing:
+                assert all(isinstance(answer, StoreUnavailable) for answer in answers)
+                return
+            assert answers[32:48] == answers[:16]
+            assert [answer.decision for answer in answers[48:]] == [answer.decision for answer in answers[:16]]
+            assert store.last_seq == 35, "two arms, the router, and a decision for each session"
 
     asyncio.run(run())
 

@@ -27,7 +27,7 @@ def test_an_empty_store(open_store: OpenStore) -> None:
     assert store.event(1) is None
     assert store.decision("none") is None
     assert store.session("default", "none") == []
-    assert store.request(b"0" * 16) is None
+    assert store.requests([b"0" * 16]) == {}
     assert store.verify() == []
     with pytest.raises(ValueError, match="nothing"):
         store.append([])
@@ -79,9 +79,9 @@ def test_finding_decisions_sessions_and_requests(open_store: OpenStore, make_eve
         ]
         assert store.session("nobody", event.session_id) == []
         if event.request_key:
-            assert store.request(event.request_key) == (event.request_digest, n + 1)
+            assert store.requests([event.request_key]) == {event.request_key: (event.request_digest, n + 1)}
     assert store.decision("") is None
-    assert store.request(b"") is None
+    assert store.requests([b""]) == {}
 
 
 def test_events_without_a_session_belong_to_none(open_store: OpenStore) -> None:

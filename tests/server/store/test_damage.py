@@ -53,7 +53,7 @@ def is_intact(data_dir: Path, acknowledged: list[StoredEvent]) -> bool:
             assert decided.decision_id == event.decision_id
             assert event in store.session(event.router, event.session_id)
             if event.request_key:
-                assert store.request(event.request_key) == (event.request_digest, event.seq)
+                assert store.requests([event.request_key]) == {event.request_key: (event.request_digest, event.seq)}
         return True
     finally:
         store.close()
