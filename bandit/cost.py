@@ -9,9 +9,14 @@ where smear_k is the arm's mean of exp(residual), shrunk to the pool's and cappe
 the mean price of one of its tokens. Because prices enter only here, a price change counts at the next decision.
 Where an attempt reports dollars and no tokens, the tokens that those dollars would have bought stand for them; a
 router without prices works in dollars throughout.
+
+An attempt that takes a session over from another arm reads it again without that arm's cache. The dollars of that
+(`reread_usd`) are known beforehand, so they are taken off what is learned and added to what is expected.
+
+Seconds are regressed in the same way (`fit_latency`), with 1 for every price.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -21,7 +26,7 @@ from bandit.prior import Spread, WeightPrior
 from bandit.rows import Rows
 from bandit.scores import WeightPosterior
 from bandit.session import AttemptRow
-from bandit.types import Price, Usage
+from bandit.types import Price, Situation, Usage
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
@@ -51,6 +56,8 @@ _LARGEST_RESIDUAL = 3.0
 """Residuals are capped at so many spreads when smeared, so that one monster session does not move an arm's price."""
 _FREE_PRIOR = (0.05, 4.95)
 """Beta prior of an arm's share of attempts that cost nothing."""
+TYPICAL_SECONDS = 300.0
+"""What an attempt is thought to take before any was timed."""
 
 
 def price_index(price: Price | None) -> float:
@@ -65,15 +72,22 @@ def dollars(row: AttemptRow, price: Price | None) -> float | None:
     return price.dollars(row.usage)
 
 
-def usage_of(row: AttemptRow) -> float:
-    """Millions of index tokens an attempt used: its dollars over its price index then; NaN where unknown.
+def reread_usd(situation: Situation, price: Price | None) -> float:
+    """What an arm of that price pays for reading the session so far again; 0 where its price is not known."""
+    return situation.reread_tokens * price.input_usd / 1e6 if price is not None else 0.0
 
-    An arm whose price is 0 costs nothing whatever it uses, so its tokens count as they are.
+
+def usage_of(row: AttemptRow) -> float:
+    """Millions of index tokens an attempt used, but for reading the session again; NaN where unknown.
+
+    They are its dollars over its price index then. An arm whose price is 0 costs nothing whatever it uses, so its
+    tokens count as they are.
     """
-    price = next((offer.price for offer in row.decision.situation.offers if offer.arm == row.arm), None)
+    situation = row.decision.situation
+    price = next((offer.price for offer in situation.offers if offer.arm == row.arm), None)
     paid, index = dollars(row, price), price_index(price)
     if paid is not None and index > 0.0:
-        return paid / index
+        return max(0.0, paid - reread_usd(situation, price)) / index
     if row.usage is not None:
         return row.usage.total / 1e6
     return 0.0 if paid == 0.0 else float("nan")
@@ -101,12 +115,16 @@ class UsageSums:
     """Rows, y'y and free rows of each arm, shape (n_arms, 3)."""
 
     @classmethod
-    def of(cls, rows: Rows, x: Floats, n_arms: int) -> "UsageSums":
-        """Of the rows whose usage is known; `x` with the attempt's columns."""
-        width = x.shape[1]
-        sums = cls(
+    def none(cls, n_arms: int, width: int) -> "UsageSums":
+        """Of no rows; `width` with the attempt's columns."""
+        return cls(
             square=np.zeros((n_arms, width, width)), cross=np.zeros((n_arms, width)), total=np.zeros((n_arms, 3))
         )
+
+    @classmethod
+    def of(cls, rows: Rows, x: Floats, n_arms: int) -> "UsageSums":
+        """Of the rows whose usage is known; `x` with the attempt's columns."""
+        sums = cls.none(n_arms, x.shape[1])
         for k in range(n_arms):
             mine = (rows.arm == k) & ~np.isnan(rows.usage)
             paid = mine & (rows.usage > 0.0)
@@ -132,12 +150,11 @@ class UsageSums:
         if (k, d) == (n_arms, width):
             return self
         own = [*range(d - ATTEMPT_COLUMNS), *range(width - ATTEMPT_COLUMNS, width)]
-        square = np.zeros((n_arms, width, width))
-        cross, total = np.zeros((n_arms, width)), np.zeros((n_arms, 3))
-        square[np.ix_(range(k), own, own)] = self.square
-        cross[np.ix_(range(k), own)] = self.cross
-        total[:k] = self.total
-        return UsageSums(square=square, cross=cross, total=total)
+        wider = UsageSums.none(n_arms, width)
+        wider.square[np.ix_(range(k), own, own)] = self.square
+        wider.cross[np.ix_(range(k), own)] = self.cross
+        wider.total[:k] = self.total
+        return wider
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -200,6 +217,12 @@ def fit(rows: Rows, x: Floats, prior: WeightPrior, old: UsageSums) -> CostPoster
         smear=_smear(rows, x, mean, noise),
         paid=np.where(sums.total[:, 2] > 0, 1.0 - free, 1.0),
     )
+
+
+def fit_latency(rows: Rows, x: Floats, prior: WeightPrior) -> CostPosterior:
+    """The posterior of seconds given the window's rows; what left it counts no more, for providers' speed drifts."""
+    timed = replace(rows, usage=rows.latency)
+    return fit(timed, x, prior, UsageSums.none(*prior.mean.shape))
 
 
 def _smear(rows: Rows, x: Floats, mean: Floats, noise: float) -> Floats:

@@ -1,8 +1,8 @@
 """The plan of arms: what each first step is worth when failures may be escalated, per posterior draw.
 
 With B the belief over the latent difficulty times the probability of having come this far, p_k the success of arm k
-at each difficulty, c_k its cost, f and r the probabilities that a good and a failed attempt raise an alarm, the value
-of taking arm k with `left` attempts left is, in the terms of an unnormalised dynamic programme,
+at each difficulty, c_k its price at this step, f and r the probabilities that a good and a failed attempt raise an
+alarm, the value of taking arm k with `left` attempts left is, in the terms of an unnormalised dynamic programme,
 
     G(B, k) = V (1-f) sum(B p_k) - c_k sum(B) + max{ V f sum(B p_k), max over untried l of G(B (p_k f + (1-p_k) r), l) }
 
@@ -21,6 +21,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from bandit.objective import Rule
+
 Floats = npt.NDArray[np.floating[Any]]
 """Of single precision where a decision is made, double where a test checks it."""
 Ints = npt.NDArray[np.int64]
@@ -37,12 +39,11 @@ class Stakes:
 
     success: Floats
     """p_k at each node of the latent difficulty, shape (n_arms, n_nodes, n_draws)."""
-    cost_usd: Floats
-    """Expected dollars of the next attempt, shape (n_arms, n_draws)."""
+    price_usd: Floats
+    """What an attempt by each arm is expected to cost, all that is priced included, as the next attempt, the one after
+    it, …: shape (attempts_left, n_arms, n_draws)."""
     belief: Floats
     """Weights of the nodes, shape (n_nodes, n_draws); they need not sum to 1."""
-    growth: Floats
-    """How many times the next attempt's cost each attempt from it on would cost, shape (attempts_left,), first 1."""
     value_usd: float
     detection: float
     """r: probability that a failed attempt raises an alarm."""
@@ -66,8 +67,17 @@ class Plan:
     best: tuple[Floats, ...] = ()
     """The value of the best step after every subset of each size from 1 on, same shapes."""
 
-    def ladder(self, first: int, draw: int) -> tuple[int, ...]:
-        """The arms that would follow `first`, in order, in the world of one draw. Empty where the plan is greedy."""
+    def success(self) -> Floats:
+        """Success of each arm as the next attempt, averaged over the belief, shape (n_arms, n_draws)."""
+        stakes = self.stakes
+        return np.asarray(np.einsum("qm,kqm->km", stakes.belief, stakes.success) / stakes.belief.sum(axis=0))
+
+    def ladder(self, first: int, draw: int, rule: Rule | None = None) -> tuple[int, ...]:
+        """The arms that would follow `first`, in order, in the world of one draw. Empty where the plan is greedy.
+
+        At each step `rule` says which arm is taken (None: the one of greatest worth), and the ladder ends where that
+        arm is not worth its price.
+        """
         n_arms = len(self.first)
         tried: tuple[int, ...] = (first,)
         for size in range(1, len(self.masses) - 1):
@@ -75,10 +85,19 @@ class Plan:
             row = s.position[tuple(sorted(tried))]
             before = _subsets(n_arms, size - 1).position[tuple(sorted(tried[:-1]))]
             good = _good(self.stakes, self.masses[size][row, draw], self.masses[size - 1][before, draw])
-            if self.best[size - 1][row, draw] <= self.stakes.value_usd * self.stakes.false_alarm * good:
+            stopping = self.stakes.value_usd * self.stakes.false_alarm * good
+            if self.best[size - 1][row, draw] <= stopping:
                 break
             left = [k for k in range(n_arms) if k not in tried]
-            tried = (*tried, max(left, key=lambda k: self._step(size, row, k, draw)))
+            if rule is None:
+                tried = (*tried, max(left, key=lambda k: self._step(size, row, k, draw)))
+                continue
+            mass = self.masses[size][row, draw]
+            success = _good(self.stakes, self.masses[size + 1][s.child[row, left], draw], mass)
+            taken = left[int(rule(success / mass, self.stakes.price_usd[size, left, draw]))]
+            if self._step(size, row, taken, draw) <= stopping:
+                break
+            tried = (*tried, taken)
         return tried[1:]
 
     def _step(self, size: int, row: int, arm: int, draw: int) -> float:
@@ -88,7 +107,7 @@ class Plan:
         good = _good(stakes, self.masses[size + 1][child, draw], mass)
         stop = stakes.value_usd * stakes.false_alarm * good
         onward = max(stop, self.best[size][child, draw]) if size < len(self.best) else stop
-        paid = stakes.cost_usd[arm, draw] * stakes.growth[size] * mass
+        paid = stakes.price_usd[size, arm, draw] * mass
         return float(stakes.value_usd * (1.0 - stakes.false_alarm) * good - paid + onward)
 
 
@@ -151,14 +170,14 @@ def _masses(stakes: Stakes, largest: int) -> list[Floats]:
 def plan(stakes: Stakes) -> Plan:
     """The value of taking each arm now and going on as well as possible, exactly where the pool is small."""
     f, r, value = stakes.false_alarm, stakes.detection, stakes.value_usd
-    n_arms, attempts = len(stakes.success), min(len(stakes.growth), len(stakes.success))
+    n_arms, attempts = len(stakes.success), min(len(stakes.price_usd), len(stakes.success))
     if r - f < _LEAST_CONTRAST:
         attempts = 1
     if math.comb(n_arms, attempts - 1) > _MOST_SUBSETS:
         return _greedy(stakes)
     if attempts == 1:
         mass = stakes.belief.sum(axis=0)
-        first = value * np.einsum("qm,kqm->km", stakes.belief, stakes.success) - stakes.cost_usd * mass
+        first = value * np.einsum("qm,kqm->km", stakes.belief, stakes.success) - stakes.price_usd[0] * mass
         return Plan(first=first, stakes=stakes)
     masses = _masses(stakes, attempts)
     best = [_best_last_step(stakes, masses)]
@@ -167,7 +186,7 @@ def plan(stakes: Stakes) -> Plan:
         s = _subsets(n_arms, size)
         mass = masses[size][:, None]
         good = _good(stakes, masses[size + 1][s.child], mass)
-        total = (value * (1.0 - f)) * good - (stakes.cost_usd * stakes.growth[size]) * mass
+        total = (value * (1.0 - f)) * good - stakes.price_usd[size] * mass
         total += np.maximum((value * f) * good, best[0][s.child])
         total[s.tried] = -np.inf
         if size:
@@ -190,7 +209,7 @@ def _best_last_step(stakes: Stakes, masses: list[Floats]) -> Floats:
     s = _subsets(len(stakes.success), size)
     scale = stakes.value_usd / (stakes.false_alarm - stakes.detection)
     gained = scale * masses[-1]
-    price = scale * stakes.detection + stakes.cost_usd * stakes.growth[size]
+    price = scale * stakes.detection + stakes.price_usd[size]
     best = np.full_like(masses[size], -np.inf)
     for k, (rows, child) in enumerate(s.without):
         worth = gained.take(child, axis=0)
@@ -214,16 +233,16 @@ def _greedy(stakes: Stakes) -> Plan:
     first = np.zeros((n_arms, n_draws))
     rows, draws = np.arange(n_arms)[:, None], np.arange(n_draws)[None, :]
     value, f = stakes.value_usd, stakes.false_alarm
-    for step, growth in enumerate(stakes.growth):
+    for step, price in enumerate(stakes.price_usd):
         good = np.einsum("aqm,kqm->akm", belief, stakes.success)
         mass = belief.sum(axis=1)[:, None]
-        cost = stakes.cost_usd * growth * mass
+        cost = price * mass
         if step:
             worth = np.where(tried | (value * good <= cost), -np.inf, good / np.maximum(cost, 1e-12))
             taken = worth.argmax(axis=1)
             going = going * np.isfinite(worth.max(axis=1))
         here = good[rows, taken, draws]
-        last = step == len(stakes.growth) - 1
+        last = step == len(stakes.price_usd) - 1
         first += going * (value * (1.0 if last else 1.0 - f) * here - cost[rows, taken, draws])
         tried[rows, taken, draws] = True
         belief = belief * alarm[taken, :, draws].transpose(0, 2, 1)

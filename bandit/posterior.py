@@ -10,9 +10,9 @@ import numpy.typing as npt
 from bandit import cost, packing, success
 from bandit.cost import CostPosterior, UsageSums
 from bandit.features import Encoder, Scaling
-from bandit.prior import WeightPrior, column_spreads
+from bandit.prior import Spread, WeightPrior, column_spreads
 from bandit.rows import Rows
-from bandit.session import SessionChange
+from bandit.session import AttemptRow, SessionChange
 from bandit.success import Evidence, SuccessPosterior, attenuation
 from bandit.types import Arm, Figure
 
@@ -39,6 +39,8 @@ class Posterior:
     """Of cost, likewise."""
     success: SuccessPosterior
     cost: CostPosterior
+    latency: CostPosterior | None = None
+    """Of seconds in place of usage, from the window alone. None until a decision priced them and one was told."""
 
     @classmethod
     def start(cls, arms: Sequence[Arm]) -> "Posterior":
@@ -62,6 +64,7 @@ class Posterior:
             Evidence.none(len(arms), width),
             usage,
             blank,
+            timed=False,
         )
 
     def fold(self, arms: Sequence[Arm], changes: Sequence[SessionChange]) -> "Posterior":
@@ -92,7 +95,8 @@ class Posterior:
             x = scaling.apply(old.x)
             evidence += success.summarise(old, x, started)
             old_usage += UsageSums.of(old, cost.with_attempt(x, old.attempt), n_arms)
-        return _fit(known, encoder, scaling, rows, evidence, old_usage, started)
+        timed = self.latency is not None or any(_priced(row) for change in changes for row in change.after)
+        return _fit(known, encoder, scaling, rows, evidence, old_usage, started, timed=timed)
 
     def dump(self) -> bytes:
         """The posterior as bytes: equal posteriors give equal bytes."""
@@ -107,6 +111,7 @@ class Posterior:
                 **_fields("old_usage", self.old_usage),
                 **_fields("success", self.success),
                 **_fields("cost", self.cost),
+                **(_fields("latency", self.latency) if self.latency is not None else {}),
             }
         )
 
@@ -130,6 +135,7 @@ class Posterior:
             old_usage=UsageSums(**part("old_usage")),  # type: ignore[arg-type]
             success=SuccessPosterior(**part("success")),  # type: ignore[arg-type]
             cost=CostPosterior(**part("cost")),  # type: ignore[arg-type]
+            latency=CostPosterior(**latency) if (latency := part("latency")) else None,  # type: ignore[arg-type]
         )
 
 
@@ -155,8 +161,11 @@ def _fit(
     evidence: Evidence,
     old_usage: UsageSums,
     started: SuccessPosterior,
+    *,
+    timed: bool,
 ) -> Posterior:
     x = scaling.apply(rows.x)
+    with_attempt = cost.with_attempt(x, rows.attempt)
     success_prior, cost_prior = _priors(arms, encoder, started.sigma)
     return Posterior(
         arms=arms,
@@ -166,8 +175,14 @@ def _fit(
         evidence=evidence,
         old_usage=old_usage,
         success=success.fit(rows, x, success_prior, evidence, started),
-        cost=cost.fit(rows, cost.with_attempt(x, rows.attempt), cost_prior, old_usage),
+        cost=cost.fit(rows, with_attempt, cost_prior, old_usage),
+        latency=cost.fit_latency(rows, with_attempt, _latency_prior(len(arms), encoder)) if timed else None,
     )
+
+
+def _priced(row: AttemptRow) -> bool:
+    """Whether a row was timed and its decision put a price on that."""
+    return row.latency_seconds is not None and row.decision.situation.objective.latency_usd_per_second > 0.0
 
 
 def _priors(arms: Sequence[Arm], encoder: Encoder, sigma: float) -> tuple[WeightPrior, WeightPrior]:
@@ -197,11 +212,22 @@ def _priors(arms: Sequence[Arm], encoder: Encoder, sigma: float) -> tuple[Weight
         success_mean[~with_figures, 0] = success_mean[with_figures, 0].mean()
         cost_mean[~with_figures, 0] = cost_mean[with_figures, 0].mean()
     spreads = column_spreads(encoder.columns, success.SPREADS)
-    usage_spreads = cost.column_spreads_with_attempt(column_spreads(encoder.columns, cost.SPREADS))
     return (
         WeightPrior.build(success_mean, spreads, scale),
-        WeightPrior.build(cost_mean, usage_spreads, scale),
+        WeightPrior.build(cost_mean, _usage_spreads(encoder), scale),
     )
+
+
+def _latency_prior(n_arms: int, encoder: Encoder) -> WeightPrior:
+    """Of seconds: as wide as that of usage, around what is typical."""
+    spreads = _usage_spreads(encoder)
+    mean = np.zeros((n_arms, len(spreads)))
+    mean[:, 0] = np.log(cost.TYPICAL_SECONDS)
+    return WeightPrior.build(mean, spreads, np.ones(n_arms))
+
+
+def _usage_spreads(encoder: Encoder) -> list[Spread]:
+    return cost.column_spreads_with_attempt(column_spreads(encoder.columns, cost.SPREADS))
 
 
 class _Told(NamedTuple):

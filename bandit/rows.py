@@ -32,6 +32,8 @@ class Rows:
     """1 where the attempt raised an alarm, -1 where it ended without one, 0 where neither is known."""
     usage: Floats
     """Millions of tokens, or what stands for them (see `cost`), NaN where unknown."""
+    latency: Floats
+    """Seconds, NaN where unknown."""
 
     @classmethod
     def empty(cls, width: int) -> "Rows":
@@ -45,6 +47,7 @@ class Rows:
             truth=np.zeros(0),
             signal=ints,
             usage=np.zeros(0),
+            latency=np.zeros(0),
         )
 
     def __len__(self) -> int:
@@ -66,6 +69,7 @@ class Rows:
             truth=self.truth[rows],
             signal=self.signal[rows],
             usage=self.usage[rows],
+            latency=self.latency[rows],
         )
 
     def update(
@@ -89,9 +93,10 @@ class Rows:
             x=np.vstack([encoder.pad(kept.x), x]),
             arm=np.concatenate([kept.arm, [arm_index[row.arm] for row in news]]),
             attempt=np.concatenate([kept.attempt, [row.decision.attempt for row in news]]),
-            truth=np.concatenate([kept.truth, [np.nan if row.success is None else row.success for row in news]]),
+            truth=np.concatenate([kept.truth, [_or_nan(row.success) for row in news]]),
             signal=np.concatenate([kept.signal, [_signal(row) for row in news]]),
             usage=np.concatenate([kept.usage, [usage_of(row) for row in news]]),
+            latency=np.concatenate([kept.latency, [_or_nan(row.latency_seconds) for row in news]]),
         )
 
     def widened(self, encoder: Encoder) -> "Rows":
@@ -99,6 +104,10 @@ class Rows:
         if self.x.shape[1] == len(encoder.columns):
             return self
         return Rows(**{**vars(self), "x": encoder.pad(self.x)})
+
+
+def _or_nan(value: float | None) -> float:
+    return np.nan if value is None else value
 
 
 def _signal(row: AttemptRow) -> int:

@@ -82,10 +82,11 @@ class AttemptRow(msgspec.Struct, frozen=True, kw_only=True):
     success: float | None
     cost_usd: float | None
     usage: Usage | None
+    latency_seconds: float | None = None
 
     @property
     def teaches(self) -> bool:
-        """Whether there is anything to learn from it yet."""
+        """Whether there is anything to learn from it yet; its seconds alone do not count, they come with the rest."""
         return (
             self.alarm or self.quiet or self.success is not None or self.cost_usd is not None or self.usage is not None
         )
@@ -182,6 +183,7 @@ class Session(msgspec.Struct, frozen=True, kw_only=True):
                 success=None if censored else outcome.success,
                 cost_usd=outcome.cost_usd,
                 usage=outcome.usage,
+                latency_seconds=outcome.latency_seconds,
             )
             if row.teaches:
                 rows.append(row)

@@ -6,14 +6,16 @@ that what a situation gets does not depend, to the last bit, on what it is decid
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from bandit import cost, ladder, objective, sampling, success
+from bandit import cost, ladder, objective, sampling
+from bandit.cost import CostPosterior
 from bandit.errors import NoEligibleArm
+from bandit.objective import Ints
+from bandit.outlook import Gaussian, Outlook
 from bandit.policy import Beliefs, Distribution, no_plan
 from bandit.posterior import Posterior
 from bandit.session import SessionChange
@@ -29,8 +31,8 @@ _QUANTILE_90 = 1.6448536269514722
 _BESIDE = np.concatenate([[0.0, -_QUANTILE_90, _QUANTILE_90], NODES])
 """Beside the draws, each arm's logit is looked at here, in posterior standard deviations: at its mean, at the ends of
 its 90 % interval, and at the nodes of the quadrature that gives its mean success."""
-_LARGEST_LOG_USAGE = 12.0
-"""Draws of an arm that was never tried are held below exp of this, so that no dollar figure overflows."""
+_LARGEST_LOG = 12.0
+"""Draws of an arm that was never tried are held below exp of this, so that no figure overflows."""
 _TOGETHER, _LADDERS_TOGETHER = 32, 16
 """Most situations worked on at once: beyond them, sharing the cost of each step gains less than the cache loses."""
 
@@ -79,44 +81,57 @@ class Thompson:
         return [found[i] for i in range(len(situations))]
 
     def _alike(self, state: Posterior, situations: Sequence[Situation]) -> list[Distribution]:
-        """For situations that differ in their features and random streams only."""
+        """For situations that are alike (see `_likeness`)."""
         like = situations[0]
         n, k, m = len(situations), len(like.offers), like.draws
-        outlook = _Outlook.at(state, situations)
-        normals = np.stack([sampling.normals(s.seed, s.session_id, s.attempt, (2 * k, m)) for s in situations])
+        outlook = Outlook.at(state, situations)
+        shape = (2 * k if outlook.log_seconds is None else 3 * k, m)
+        normals = np.stack([sampling.normals(s.seed, s.session_id, s.attempt, shape) for s in situations])
         logits = np.empty((n, k, m + len(_BESIDE)))
-        np.matmul(like.alpha * _spread(outlook.logit_covariance), normals[:, :k], out=logits[:, :, :m])
-        deviation = np.sqrt(np.diagonal(outlook.logit_covariance, axis1=1, axis2=2))
+        np.matmul(like.alpha * _spread(outlook.logit.covariance), normals[:, :k], out=logits[:, :, :m])
+        deviation = np.sqrt(np.diagonal(outlook.logit.covariance, axis1=1, axis2=2))
         logits[:, :, m:] = deviation[:, :, None] * _BESIDE
-        logits += outlook.logit_mean[:, :, None]
+        logits += outlook.logit.mean[:, :, None]
         # From here on the arms stand first and the draws last, those of one situation after those of the other.
         by_arm = logits.transpose(1, 0, 2).astype(np.float32, order="C")
         p = _success_at_nodes(by_arm, state.success.sigma)
         belief = _belief(state, like, p)
-        log_cost = np.zeros((n, k, m + 1))
-        np.matmul(like.alpha * _spread(outlook.log_cost_covariance), normals[:, k:], out=log_cost[:, :, :m])
-        log_cost += outlook.log_cost_mean[:, :, None]
-        cost_usd = np.exp(np.minimum(log_cost, _LARGEST_LOG_USAGE).astype(np.float32)).transpose(1, 0, 2)
-        bars = [_bars(s, cost_usd[:, i, m]) for i, s in enumerate(situations)]
+        cost_usd = _amounts(outlook.log_cost, like.alpha, normals[:, k : 2 * k])
+        reread_usd = _reread_usd(situations)
+        expected_usd = cost_usd[:, :, m] if reread_usd is None else cost_usd[:, :, m] + reread_usd
+        bars = [_bars(s, expected_usd[:, i]) for i, s in enumerate(situations)]
         open_arms = np.array([bar is None for bar in bars[0]])
         at = np.flatnonzero(open_arms)
         attempts = like.attempts_left if self.climbs else 1
+        price_usd = cost_usd[at] * _growth(state.cost, like.attempt, attempts)
+        if reread_usd is not None:
+            price_usd[0] += reread_usd[at, :, None]
+        if any(s.budget_price for s in situations):
+            price_usd *= np.array([1.0 + s.budget_price for s in situations], np.float32)[:, None]
+        if outlook.log_seconds is not None and state.latency is not None:
+            seconds = _amounts(outlook.log_seconds, like.alpha, normals[:, 2 * k :])[at]
+            growth = _growth(state.latency, like.attempt, attempts)
+            price_usd += np.float32(like.objective.latency_usd_per_second) * seconds * growth
         plan = ladder.plan(
             ladder.Stakes(
                 success=p[at, :, :, : m + 1].reshape(len(at), len(NODES), -1),
-                cost_usd=cost_usd[at].reshape(len(at), -1),
+                price_usd=price_usd.reshape(attempts, len(at), -1),
                 belief=np.ascontiguousarray(belief[:, :, : m + 1]).reshape(len(NODES), -1),
-                growth=np.exp(state.cost.later_attempts(like.attempt, attempts)).astype(np.float32),
                 value_usd=like.objective.value_usd,
                 detection=state.success.detection,
                 false_alarm=state.success.false_alarm,
             )
         )
-        values = plan.first.reshape(len(at), n, m + 1)[:, :, :m]
-        expected = _expected_success(p, belief, m)
+        worth = plan.first.reshape(len(at), n, m + 1)[:, :, :m]
+        rule = objective.floor_rule(like.objective)
+        if rule is None:
+            taken = worth.argmax(axis=0)
+        else:
+            taken = rule(plan.success().reshape(len(at), n, m + 1)[:, :, :m], price_usd[0, :, :, :m])
         shares = np.zeros((n, k))
-        shares[:, at] = objective.shares(values)
+        shares[:, at] = objective.shares(taken, len(at))
         propensities = sampling.with_floor(shares, open_arms, like.exploration_floor)
+        expected = _expected_success(p, belief, m)
 
         def answer(i: int) -> Distribution:
             mean_draw = i * (m + 1) + m
@@ -126,12 +141,12 @@ class Thompson:
                     success_mean=expected[0][:, i],
                     success_low=expected[1][:, i],
                     success_high=expected[2][:, i],
-                    cost_usd=cost_usd[:, i, m],
+                    cost_usd=expected_usd[:, i],
                 ),
-                stop_propensity=_stop(state, like, values[:, i], p[:, :, i, :m], belief[:, i, :m]),
+                stop_propensity=_stop(state, like, worth[:, i], taken[i], p[:, :, i, :m], belief[:, i, :m]),
                 plan=(
                     lambda arm: tuple(
-                        like.offers[at[j]].arm for j in plan.ladder(int(np.searchsorted(at, arm)), mean_draw)
+                        like.offers[at[j]].arm for j in plan.ladder(int(np.searchsorted(at, arm)), mean_draw, rule)
                     )
                 )
                 if self.climbs
@@ -143,9 +158,11 @@ class Thompson:
 
 
 def _likeness(situation: Situation) -> object:
-    """Situations of equal likeness can be worked on together. Offers are compared by identity, which is quick."""
+    """Situations of equal likeness can be worked on together: they differ in their features, their random streams, and
+    the prices of their budget and of reading their sessions again. Offers and objectives are compared by identity,
+    which is quick."""
     # With a cap on cost every situation may bar other arms.
-    alone = situation.session_id if situation.cost_cap_usd is not None else ""
+    alone = id(situation) if situation.cost_cap_usd is not None else 0
     return (
         id(situation.offers),
         situation.alarmed,
@@ -155,66 +172,32 @@ def _likeness(situation: Situation) -> object:
         situation.draws,
         situation.alpha,
         situation.exploration_floor,
-        situation.objective.value_usd,
+        id(situation.objective),
         alone,
     )
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Outlook:
-    """What the posterior says of the offered arms at some situations; arms stand in the order of the offers."""
-
-    logit_mean: Floats
-    """Shape (n_situations, n_offers)."""
-    logit_covariance: Floats
-    """Shape (n_situations, n_offers, n_offers)."""
-    log_cost_mean: Floats
-    """Log of expected dollars, -inf where an arm is free."""
-    log_cost_covariance: Floats
-
-    @classmethod
-    def at(cls, state: Posterior, situations: Sequence[Situation]) -> "_Outlook":
-        """For situations with the same offers at the same attempt."""
-        like = situations[0]
-        encoded = [state.encoder.encode(situation.features) for situation in situations]
-        x = state.scaling.apply(np.array([row for row, _ in encoded]))
-        novel = np.array([unseen for _, unseen in encoded])
-        lift, fresh = _lift(state, like)
-        logit_mean, logit_covariance = state.success.scores(x, success.SPREADS["c"], novel)
-        usage_mean, usage_covariance = state.cost.log_usage(x, like.attempt, novel)
-        indices = np.array([cost.price_index(offer.price) for offer in like.offers])
-        factor = lift @ state.cost.factor(np.ones(len(state.arms))) * indices
-        with np.errstate(divide="ignore"):
-            log_factor = np.log(factor)
-        own_success, own_cost = success.SPREADS["1"].own, cost.SPREADS["1"].own
-        return cls(
-            logit_mean=_lifted(lift, logit_mean),
-            logit_covariance=lift @ logit_covariance @ lift.T + np.diag(fresh * own_success**2),
-            log_cost_mean=_lifted(lift, usage_mean) + log_factor,
-            log_cost_covariance=lift @ usage_covariance @ lift.T + np.diag(fresh * own_cost**2),
-        )
+def _amounts(log: Gaussian, alpha: float, normals: Floats) -> npt.NDArray[np.float32]:
+    """exp of draws of the logs, the one at the posterior mean last, shape (n_offers, n_situations, n_draws + 1)."""
+    n, k, m = normals.shape
+    drawn = np.zeros((n, k, m + 1))
+    np.matmul(alpha * _spread(log.covariance), normals, out=drawn[:, :, :m])
+    drawn += log.mean[:, :, None]
+    by_arm = np.minimum(drawn, _LARGEST_LOG, out=drawn).transpose(1, 0, 2).astype(np.float32, order="C")
+    return np.exp(by_arm, out=by_arm)
 
 
-def _lift(state: Posterior, situation: Situation) -> tuple[Floats, Floats]:
-    """Known arms -> offers, shape (n_offers, n_arms), and which offers are not known yet, shape (n_offers,).
-
-    An arm put since the epoch stands at the known arms' mean, with an own spread on top.
-    """
-    index = {arm.id: k for k, arm in enumerate(state.arms)}
-    lift = np.zeros((len(situation.offers), len(state.arms)))
-    fresh = np.zeros(len(situation.offers))
-    for i, offer in enumerate(situation.offers):
-        if offer.arm in index:
-            lift[i, index[offer.arm]] = 1.0
-        else:
-            lift[i] = 1.0 / max(1, len(state.arms))
-            fresh[i] = 1.0
-    return lift, fresh
+def _growth(posterior: CostPosterior, attempt: int, count: int) -> npt.NDArray[np.float32]:
+    """How many times the next attempt's amount each attempt from it on comes to, shape (count, 1, 1, 1)."""
+    return np.exp(posterior.later_attempts(attempt, count)).astype(np.float32)[:, None, None, None]
 
 
-def _lifted(lift: Floats, means: Floats) -> Floats:
-    """The offers' means from the arms', shapes (n_situations, n_offers) and (n_situations, n_arms)."""
-    return np.asarray((lift @ means[:, :, None])[:, :, 0])
+def _reread_usd(situations: Sequence[Situation]) -> Reals | None:
+    """What each offered arm pays for reading the session again, (n_offers, n_situations); None where it is nothing."""
+    if not any(situation.reread_tokens for situation in situations):
+        return None
+    by_situation = [[cost.reread_usd(s, offer.price) for offer in s.offers] for s in situations]
+    return np.array(by_situation, np.float32).T
 
 
 def _spread(covariance: Floats) -> Floats:
@@ -275,19 +258,20 @@ def _bars(situation: Situation, cost_usd: Reals) -> tuple[Bar | None, ...]:
     return bars
 
 
-def _stop(state: Posterior, situation: Situation, values: Reals, p: Reals, belief: Reals) -> float:
+def _stop(state: Posterior, situation: Situation, worth: Reals, taken: Ints, p: Reals, belief: Reals) -> float:
     """Probability of giving up; stopping is worth V x P(the last attempt was good | its alarm).
 
-    `values` (n_open_arms, n_draws), `p` (n_offers, n_nodes, n_draws) and `belief` (n_nodes, n_draws) are one
-    situation's.
+    `worth` (n_open_arms, n_draws), `taken` (n_draws,), `p` (n_offers, n_nodes, n_draws) and `belief` (n_nodes,
+    n_draws) are one situation's.
     """
     if not situation.may_stop:
         return 0.0
     last = next((i for i, offer in enumerate(situation.offers) if offer.arm == situation.alarmed[-1]), None)
     mass = belief.sum(axis=0)
-    worth: Reals = np.zeros_like(mass)
+    stopping: Reals = np.zeros_like(mass)
     if last is not None:
         f, r = state.success.false_alarm, state.success.detection
         good = p[last] * f / (p[last] * f + (1.0 - p[last]) * r)
-        worth = situation.objective.value_usd * np.sum(belief * good, axis=0) / mass
-    return objective.stop_propensity(values, mass, worth, situation.objective.value_usd)
+        stopping = situation.objective.value_usd * np.sum(belief * good, axis=0) / mass
+    going = worth[taken, np.arange(len(taken))] / mass
+    return objective.stop_propensity(going, stopping, situation.objective.value_usd)

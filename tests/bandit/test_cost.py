@@ -35,6 +35,7 @@ def rows_of(arm: np.ndarray, usage: np.ndarray, attempt: np.ndarray | None = Non
         truth=np.full(n, np.nan),
         signal=np.zeros(n, dtype=np.int64),
         usage=usage.astype(float),
+        latency=np.full(n, np.nan),
     )
 
 
@@ -256,7 +257,9 @@ def test_a_price_index_is_the_mean_price_of_a_typical_token() -> None:
     assert cost.price_index(Price()) == 0.0
 
 
-def row_of(price: Price | None, *, cost_usd: float | None = None, usage: Usage | None = None) -> AttemptRow:
+def row_of(
+    price: Price | None, *, cost_usd: float | None = None, usage: Usage | None = None, reread_tokens: int = 0
+) -> AttemptRow:
     situation = Situation(
         router="r",
         seed=1,
@@ -269,6 +272,7 @@ def row_of(price: Price | None, *, cost_usd: float | None = None, usage: Usage |
         exploration_floor=0.02,
         draws=8,
         alpha=1.0,
+        reread_tokens=reread_tokens,
     )
     decision = Decision(
         decision_id="d",
@@ -322,6 +326,24 @@ def test_usage_of_what_was_reported(
     price: Price | None, cost_usd: float | None, usage: Usage | None, expected: float
 ) -> None:
     assert cost.usage_of(row_of(price, cost_usd=cost_usd, usage=usage)) == pytest.approx(expected, nan_ok=True)
+
+
+def test_reading_a_session_again_is_no_part_of_an_attempt_s_usage() -> None:
+    """What it added to the dollars, at the price of the arm that served, is taken off again, down to 0 at most."""
+    alone = cost.usage_of(row_of(PRICE, cost_usd=0.935))
+    assert cost.usage_of(row_of(PRICE, cost_usd=0.935 + 0.4, reread_tokens=200_000)) == pytest.approx(alone)
+    more = Usage(input_tokens=300_000, output_tokens=30_000, cached_tokens=870_000)
+    assert cost.usage_of(row_of(PRICE, usage=more, reread_tokens=200_000)) == pytest.approx(alone)
+    assert cost.usage_of(row_of(PRICE, cost_usd=0.3, reread_tokens=200_000)) == 0.0
+    assert cost.usage_of(row_of(None, cost_usd=0.3, reread_tokens=200_000)) == 0.3
+
+
+def test_seconds_are_regressed_as_usage_is() -> None:
+    rows, x = simulated(11, 200)
+    in_seconds = replace(rows, usage=np.full(200, np.nan), latency=rows.usage)
+    expected, fitted = cost.fit(rows, x, prior_of(), no_sums()), cost.fit_latency(in_seconds, x, prior_of())
+    for name, value in vars(fitted).items():
+        assert np.array_equal(value, getattr(expected, name)), name
 
 
 def test_a_posterior_is_made_of_what_it_says() -> None:

@@ -26,11 +26,14 @@ def stakes_of(
     """A random instance: arms of any strength and price, a belief that does not sum to 1."""
     rng = np.random.default_rng(seed)
     nodes = np.linspace(-2.5, 2.5, 5)
+    success = expit(rng.normal(0.5, 1.5, (n_arms, 1, n_draws)) + sigma * nodes[:, None])
+    price_usd = np.exp(rng.normal(-1.0, 1.2, (n_arms, n_draws)))
+    belief = rng.dirichlet(np.ones(len(nodes)), n_draws).T * rng.uniform(0.1, 2.0, n_draws)
+    growth = np.array([1.0, *np.cumprod(rng.uniform(0.9, 1.8, attempts - 1))])
     return Stakes(
-        success=expit(rng.normal(0.5, 1.5, (n_arms, 1, n_draws)) + sigma * nodes[:, None]),
-        cost_usd=np.exp(rng.normal(-1.0, 1.2, (n_arms, n_draws))),
-        belief=rng.dirichlet(np.ones(len(nodes)), n_draws).T * rng.uniform(0.1, 2.0, n_draws),
-        growth=np.array([1.0, *np.cumprod(rng.uniform(0.9, 1.8, attempts - 1))]),
+        success=success,
+        price_usd=growth[:, None, None] * price_usd,
+        belief=belief,
         value_usd=value_usd,
         detection=detection,
         false_alarm=false_alarm,
@@ -47,7 +50,7 @@ def worth(stakes: Stakes, path: Sequence[int], draw: int) -> float:
         reach = weight
         for step, arm in enumerate(path):
             p = stakes.success[arm, node, draw]
-            total -= reach * stakes.cost_usd[arm, draw] * stakes.growth[step]
+            total -= reach * stakes.price_usd[step, arm, draw]
             going_on = 0.0
             for good, alarm in itertools.product((True, False), repeat=2):
                 rate = stakes.false_alarm if good else stakes.detection
@@ -61,7 +64,7 @@ def worth(stakes: Stakes, path: Sequence[int], draw: int) -> float:
 
 
 def best(stakes: Stakes, first: int, draw: int) -> float:
-    n_arms, attempts = len(stakes.success), len(stakes.growth)
+    n_arms, attempts = len(stakes.success), len(stakes.price_usd)
     others = [k for k in range(n_arms) if k != first]
     paths = itertools.chain.from_iterable(
         itertools.permutations(others, length) for length in range(min(attempts, n_arms))
@@ -97,7 +100,7 @@ def test_four_arms_and_four_attempts() -> None:
 def test_what_is_never_detected_is_the_best_single_arm() -> None:
     stakes = stakes_of(3, 4, 3, detection=0.0)
     single = stakes.value_usd * np.einsum("kqm,qm->km", stakes.success, stakes.belief)
-    single -= stakes.cost_usd * stakes.belief.sum(axis=0)
+    single -= stakes.price_usd[0] * stakes.belief.sum(axis=0)
     plan = ladder.plan(stakes)
     assert plan.first == pytest.approx(single)
     # Nobody would ever come to the second rung; where it is worth nothing the ladder ends.
@@ -106,7 +109,7 @@ def test_what_is_never_detected_is_the_best_single_arm() -> None:
 
 def test_it_stops_where_nothing_more_is_worth_its_price() -> None:
     stakes = stakes_of(4, 3, 3, false_alarm=0.1, detection=0.9)
-    dear = replace(stakes, growth=np.array([1.0, 1e4, 1e4]))
+    dear = replace(stakes, price_usd=stakes.price_usd[:1] * np.array([1.0, 1e4, 1e4])[:, None, None])
     plan = ladder.plan(dear)
     for arm in range(3):
         assert plan.ladder(arm, 0) == ()
@@ -117,9 +120,8 @@ def test_false_alarms_make_giving_up_worth_something() -> None:
     """A step of value .2 is taken where an alarmed attempt is surely bad, not where it was probably good."""
     trusted = Stakes(
         success=np.array([0.5, 0.4])[:, None, None],
-        cost_usd=np.array([[0.1], [1.8]]),
+        price_usd=np.array([[[0.1], [1.8]]] * 2),
         belief=np.ones((1, 1)),
-        growth=np.ones(2),
         value_usd=5.0,
         detection=0.5,
         false_alarm=0.0,
@@ -169,9 +171,8 @@ def test_single_precision_is_enough(false_alarm: float, detection: float) -> Non
     single = replace(
         exact,
         success=exact.success.astype(np.float32),
-        cost_usd=exact.cost_usd.astype(np.float32),
+        price_usd=exact.price_usd.astype(np.float32),
         belief=exact.belief.astype(np.float32),
-        growth=exact.growth.astype(np.float32),
     )
     # Values are scaled by the belief's mass, of which there may be little.
     mass = exact.belief.sum(axis=0)
@@ -185,5 +186,5 @@ def test_a_large_pool_is_planned_at_once() -> None:
     plan = ladder.plan(stakes)
     assert plan.first.shape == (40, 16)
     single = stakes.value_usd * np.einsum("kqm,qm->km", stakes.success, stakes.belief)
-    single -= stakes.cost_usd * stakes.belief.sum(axis=0)
+    single -= stakes.price_usd[0] * stakes.belief.sum(axis=0)
     assert np.all(plan.first >= single - 1e-9)

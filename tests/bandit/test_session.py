@@ -303,6 +303,11 @@ def test_an_attempt_without_news_teaches_nothing() -> None:
     assert len(after(begun(), rewarded(1, "d1", usage=Usage(input_tokens=1.0))).rows()) == 1
 
 
+def test_seconds_come_with_the_rest_of_a_row() -> None:
+    (row,) = after(begun(), rewarded(1, "d1", latency_seconds=3.0, cost_usd=1.0)).rows()
+    assert row.latency_seconds == 3.0
+
+
 # The fold
 
 

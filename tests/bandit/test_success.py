@@ -43,6 +43,7 @@ def rows_of(
         truth=truth.astype(float),
         signal=np.where(alarm.astype(bool), 1, np.where(np.isnan(truth), 0, -1)).astype(np.int64),
         usage=np.full(n, np.nan),
+        latency=np.full(n, np.nan),
     )
 
 
