@@ -1,6 +1,6 @@
-"""Policies to compare with: uniform, one arm always, a fixed ladder, epsilon-greedy.
+"""Policies to compare with: uniform, one arm always, a fixed ladder, epsilon-greedy, a threshold on success.
 
-All but the last learn nothing, so their state is None and its dump is empty. `always` and `ladder` are fixed rules
+All but the last two learn nothing, so their state is None and its dump is empty. `always` and `ladder` are fixed rules
 without an exploration floor: their propensities are 0 and 1.
 
 Where some arm has to be taken but a fixed rule may take none of its own (they are down or forbidden, say), it takes
@@ -8,12 +8,14 @@ the first eligible offer in the router's order: deterministic, so that the compa
 visible in the order in which the arms were put.
 """
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 import msgspec
 import numpy as np
 
+from bandit import sampling
 from bandit.errors import InvalidInput
 from bandit.policy import AnyPolicy, Distribution, Floats, eligible
 from bandit.posterior import Posterior
@@ -134,6 +136,54 @@ def _greedy(situation: Situation) -> Situation:
     return msgspec.structs.replace(situation, draws=1, alpha=0.0, exploration_floor=floor)
 
 
+class Threshold(Thompson):
+    """The cheapest arm whose predicted success reaches a threshold; where none does, the one of most success.
+
+    It predicts with the posterior mean of what Thompson sampling learns, given the session's alarms, and takes what
+    attempts are expected to cost today. An alarm leads to the next arm, chosen in the same way among those left, while
+    there is one. Unlike a quality floor it draws nothing and asks for no success's value: only the router's floor
+    explores, and no arm is too dear.
+    """
+
+    def __init__(self, threshold: str) -> None:
+        """Raises InvalidInput where that is no probability."""
+        super().__init__()
+        self.spec = f"threshold:{threshold}"
+        try:
+            self.threshold = float(threshold)
+        except ValueError:
+            self.threshold = math.nan
+        if not 0.0 <= self.threshold <= 1.0:
+            raise InvalidInput("policy", f"{self.spec!r} has no threshold in [0, 1]; write threshold:0.7")
+
+    def distributions(self, state: Posterior, situations: Sequence[Situation]) -> list[Distribution]:
+        """The arm of the rule, mixed with the floor."""
+        at_mean = [msgspec.structs.replace(situation, draws=1, alpha=0.0) for situation in situations]
+        answers = super().distributions(state, at_mean)
+        return [self._choose(situation, answer) for situation, answer in zip(situations, answers, strict=True)]
+
+    def _choose(self, situation: Situation, predicted: Distribution) -> Distribution:
+        assert predicted.beliefs is not None and predicted.bars is not None, "it is Thompson sampling's"
+        success, cost = predicted.beliefs.success_mean.tolist(), predicted.beliefs.cost_usd.tolist()
+        open_arms = np.array([bar is None for bar in predicted.bars])
+        in_order = sorted(
+            np.flatnonzero(open_arms).tolist(),
+            key=lambda k: (0, cost[k]) if success[k] >= self.threshold else (1, -success[k]),
+        )
+        shares = (np.arange(len(open_arms)) == in_order[0]).astype(np.float64)
+
+        def plan(taken: int) -> tuple[str, ...]:
+            others = [situation.offers[k].arm for k in in_order if k != taken]
+            return tuple(others[: situation.attempts_left - 1])
+
+        return Distribution(
+            propensities=sampling.with_floor(shares, open_arms, situation.exploration_floor),
+            beliefs=predicted.beliefs,
+            plan=plan,
+            bars=predicted.bars,
+        )
+
+
 def make(spec: str) -> AnyPolicy | None:
     """The baseline that a specification names, None where it names none.
 
@@ -145,6 +195,8 @@ def make(spec: str) -> AnyPolicy | None:
             return Uniform()
         case "epsilon" if not colon:
             return Epsilon()
+        case "threshold":
+            return Threshold(rest)
         case "always":
             if not rest:
                 raise InvalidInput("policy", f"{spec!r} names no arm; write always:ARM")

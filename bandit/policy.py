@@ -101,6 +101,10 @@ def parse(spec: str) -> AnyPolicy:
         from bandit import thompson
 
         return thompson.Thompson(single=spec == "thompson-single")
+    if spec == "linucb":
+        from bandit import linucb
+
+        return linucb.LinUCB()
     from bandit import baselines
 
     policy = baselines.make(spec)
@@ -114,6 +118,8 @@ KNOWN = (
     "thompson-single",
     "uniform",
     "epsilon",
+    "linucb",
+    "threshold:TAU",
     "always:ARM",
     "ladder:A>B>C",
     "vw:squarecb",

@@ -4,12 +4,15 @@ A state is the bytes of a saved model. A fold loads it anew, learns and saves, s
 bytes whoever folds it: a model keeps its random stream and its scales in the file, while a workspace that simply
 goes on drifts from one that was saved and loaded in between by a rounding here and there.
 
-What is learned: once per attempt, when its success is known (an alarm without truth counts as 0), the loss
-1 - success + cost / value of the arm that was decided, among the arms that were eligible, with the propensity it was
-drawn with. The loss is never negative, so an arm without outcomes, predicted at 0, is worth a try. A cost that was
-not told is that of the usage at the offer's list price, or 0 where there is no usage either. Attempts that another
-arm served and pinned ones are left out: their propensity is not that of what happened. Those of apprentice mode are
-learned from with their propensity of 1, which is honest: nobody who knew more chose the baseline for these sessions.
+What is learned: once per attempt, when its success is known, the `loss` of the arm that was decided, among the arms
+that were eligible, with the propensity it was drawn with. The loss is never negative, so an arm without outcomes,
+predicted at 0, is worth a try. Attempts that another arm served and pinned ones are left out: their propensity is not
+that of what happened. Those of apprentice mode are learned from with their propensity of 1, which is honest: nobody
+who knew more chose the baseline for these sessions.
+
+Of an objective, the loss knows the value of a success and the price of a second. A quality floor, what a dollar costs
+under the budget and what it costs to read a session again play no part in a decision, and as no arm's cost is
+predicted, a cap on it rules none out.
 
 Vowpal Wabbit cannot unlearn. An outcome that is corrected later is learned again on top of the first, which counts
 that attempt twice; an outcome repeated unchanged is not learned again.
@@ -25,9 +28,9 @@ import numpy as np
 from vowpalwabbit import Workspace
 
 from bandit import sampling
-from bandit.cost import dollars
 from bandit.errors import InvalidInput
 from bandit.features import Encoder
+from bandit.loss import loss
 from bandit.policy import AnyPolicy, Distribution, eligible
 from bandit.session import AttemptRow, SessionChange
 from bandit.types import Arm, Features, SelectReason, Situation
@@ -131,25 +134,15 @@ _cached = functools.lru_cache(maxsize=8)(_load)
 
 def _news(change: SessionChange) -> list[AttemptRow]:
     """The rows of a session whose loss is known and was not, or was another, before."""
-    before = {row.decision.decision_id: _loss(row) for row in change.before}
+    before = {row.decision.decision_id: loss(row) for row in change.before}
     return [
         row
         for row in change.after
         if row.arm == row.decision.arm
         and row.decision.reason is not SelectReason.PINNED
-        and (loss := _loss(row)) is not None
-        and loss != before.get(row.decision.decision_id)
+        and (lost := loss(row)) is not None
+        and lost != before.get(row.decision.decision_id)
     ]
-
-
-def _loss(row: AttemptRow) -> float | None:
-    """1 - success + cost / value, >= 0; None where success is unknown."""
-    success = 0.0 if row.success is None and row.alarm else row.success
-    if success is None:
-        return None
-    situation = row.decision.situation
-    price = next((offer.price for offer in situation.offers if offer.arm == row.arm), None)
-    return 1.0 - success + (dollars(row, price) or 0.0) / situation.objective.value_usd
 
 
 def _labelled(row: AttemptRow) -> list[str]:
@@ -157,7 +150,7 @@ def _labelled(row: AttemptRow) -> list[str]:
     lines = [_shared(row.decision.situation.features)]
     for score in row.decision.scores:
         if score.arm == row.decision.arm:
-            lines.append(f"0:{_loss(row)}:{score.propensity} {_action(score.arm)}")
+            lines.append(f"0:{loss(row)}:{score.propensity} {_action(score.arm)}")
         elif score.bar is None:
             lines.append(_action(score.arm))
     return lines

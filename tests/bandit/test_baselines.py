@@ -8,7 +8,7 @@ from bandit.baselines import EPSILON, make
 from bandit.errors import InvalidInput
 from bandit.events import ArmPut, Decided, Event, Rewarded, RouterPut
 from bandit.learner import InMemory, Learner
-from bandit.policy import AnyPolicy, parse
+from bandit.policy import AnyPolicy, Distribution, parse
 from bandit.types import (
     Arm,
     Bar,
@@ -21,6 +21,7 @@ from bandit.types import (
     SelectReason,
     Situation,
 )
+from tests.bandit import posteriors
 
 ARMS = tuple(Arm(id=name) for name in "ABCD")
 
@@ -106,6 +107,13 @@ def test_fixed_rules_have_no_floor(spec: str) -> None:
         ("ladder:A>", "empty rung"),
         ("ladder:A>>B", "empty rung"),
         ("ladder:A>B>A", "names an arm twice"),
+        ("threshold", "no threshold in"),
+        ("threshold:", "no threshold in"),
+        ("threshold:abc", "no threshold in"),
+        ("threshold:1.5", "no threshold in"),
+        ("threshold:-0.1", "no threshold in"),
+        ("threshold:nan", "no threshold in"),
+        ("linucb:1", "no policy"),
         ("uniform:A", "no policy"),
         ("epsilon:0.2", "no policy"),
         ("", "no policy"),
@@ -233,3 +241,58 @@ def test_epsilon_takes_the_arm_that_it_believes_in_and_explores_the_rest() -> No
     assert answer.propensities == pytest.approx(expected, abs=1e-12)
     # The session's own random streams move the posterior draws of Thompson sampling, and nothing here.
     assert router.begin("elsewhere").decision.scores == router.begin("nowhere").decision.scores
+
+
+# Successes of .5, .95, .73 and .62 for $0.1, $10, $1 and $2.
+KNOWN, FOUR = posteriors.by_hand([0.0, 3.0, 1.0, 0.5], 1e-4 * np.eye(4), sigma=0.0, dollars=1.0)
+PRICED = tuple(posteriors.replace_price(arm, usd) for arm, usd in zip(FOUR, (0.1, 10.0, 1.0, 2.0), strict=True))
+
+
+def by_threshold(threshold: str, **changes: object) -> Distribution:
+    at = posteriors.situation(arms=PRICED, **changes)
+    return policy(f"threshold:{threshold}").distribution(KNOWN, at)
+
+
+@pytest.mark.parametrize(
+    ("threshold", "in_order"),
+    [
+        ("0", ("a0", "a2", "a3")),
+        ("0.6", ("a2", "a3", "a1")),
+        ("0.7", ("a2", "a1", "a3")),
+        ("0.9", ("a1", "a2", "a3")),
+        ("1", ("a1", "a2", "a3")),
+    ],
+)
+def test_the_threshold_takes_the_cheapest_that_reaches_it_then_the_strongest(
+    threshold: str, in_order: tuple[str, ...]
+) -> None:
+    """It explores by the floor alone, whatever a success is worth, and says where alarms would lead."""
+    for value_usd in (0.01, 100.0):
+        answer = by_threshold(threshold, objective=Objective(value_usd=value_usd))
+        taken = int(answer.propensities.argmax())
+        assert answer.propensities[taken] == pytest.approx(1 - 0.02 * 3 / 4)
+        assert (f"a{taken}", *answer.plan(taken)) == in_order
+
+
+def test_an_alarm_leads_to_the_next_that_reaches_the_threshold_whatever_it_costs() -> None:
+    answer = by_threshold("0.7", alarmed=("a2",), objective=Objective(value_usd=0.01))
+    assert answer.propensities.argmax() == 1
+    assert answer.stop_propensity == 0.0
+    assert answer.plan(1) == ("a3",)
+    last = by_threshold("0.7", alarmed=("a2", "a1"))
+    assert last.propensities.argmax() == 3
+    assert last.plan(3) == ()
+
+
+def test_the_threshold_is_held_by_what_is_left_under_a_cap() -> None:
+    answer = by_threshold("0.9", cost_cap_usd=1.5)
+    assert answer.propensities == pytest.approx([0.01, 0.0, 0.99, 0.0])
+
+
+def test_what_is_predicted_after_an_alarm_counts_it() -> None:
+    """Both others reach .6 at first; once the strong one has failed neither does, and the stronger is taken."""
+    state, arms = posteriors.by_hand([3.0, 1.0, 1.5], 1e-4 * np.eye(3), sigma=2.0)
+    arms = tuple(posteriors.replace_price(arm, usd) for arm, usd in zip(arms, (9.0, 1.0, 2.0), strict=True))
+    situations = [posteriors.situation(arms=arms, alarmed=tried) for tried in ((), ("a0",))]
+    answers = policy("threshold:0.6").distributions(state, situations)
+    assert [answer.propensities.argmax() for answer in answers] == [1, 2]

@@ -35,7 +35,10 @@ from bandit.types import (
 )
 
 FIXED = ("uniform", "always:B", "ladder:B>A>C")
-LEARNING = ("thompson", "thompson-single", "epsilon", "vw:squarecb", "vw:bag", "vw:regcb", "vw:cover")
+LEARNING = (
+    *("thompson", "thompson-single", "epsilon", "threshold:0.7", "linucb"),
+    *("vw:squarecb", "vw:bag", "vw:regcb", "vw:cover"),
+)
 SPECS = FIXED + LEARNING
 
 FALSE_ALARM = 1e-6
@@ -120,6 +123,18 @@ SITUATIONS: dict[str, Situation] = {
     "nothing but floor": situation(exploration_floor=1.0),
     "a penny a success": situation(objective=Objective(value_usd=0.01)),
     "a fortune a success": situation(objective=Objective(value_usd=1e6)),
+    "a floor": situation(objective=Objective(quality_floor=0.7)),
+    "a floor after an alarm": situation(
+        barred("B", kind=BarKind.TRIED),
+        attempt=2,
+        attempts_left=2,
+        alarmed=("B",),
+        may_stop=True,
+        objective=Objective(quality_floor=0.9, quality_floor_relative=True),
+    ),
+    "seconds at a price": situation(objective=Objective(latency_usd_per_second=0.01)),
+    "a tight budget": situation(budget_price=3.0),
+    "to be read again": situation(reread_tokens=100_000, cost_cap_usd=20.0),
     **{f"features: {name}": situation(about=about) for name, about in HOSTILE.items()},
 }
 
@@ -128,7 +143,8 @@ class Play:
     """Sessions of a policy on a router in memory, and all of its events."""
 
     def __init__(self, spec: str, seed: int = 0) -> None:
-        self.settings = RouterSettings(seed=seed, policy=spec, draws=64)
+        priced = Objective(latency_usd_per_second=1e-3)
+        self.settings = RouterSettings(seed=seed, policy=spec, draws=64, objective=priced)
         self.sessions = InMemory()
         self.learner = Learner(self.sessions)
         self.events: list[tuple[int, Event, str]] = []
@@ -201,12 +217,12 @@ def lively(spec: str, n: int) -> Play:
                 break
         match i % 6:
             case 0:
-                play.reward(f"s{i}", Outcome(success=float(good), usage=usage))
+                play.reward(f"s{i}", Outcome(success=float(good), usage=usage, latency_seconds=float(rng.gamma(2, 99))))
             case 1:
                 play.reward(f"s{i}", Outcome(cost_usd=0.0))
                 play.reward(f"s{i}", Outcome(success=float(good)))
             case 2:
-                play.reward(f"s{i}", Outcome(success=0.5, cost_usd=1.0))
+                play.reward(f"s{i}", Outcome(success=0.5, cost_usd=1.0, latency_seconds=0.0))
             case 3 if i > 12:
                 play.reward(f"s{i - 12}", Outcome(success=0.0, cost_usd=2.0))
             case 4:
@@ -409,6 +425,8 @@ def test_it_learns_from_hostile_features(spec: str, policy: AnyPolicy, state: An
         {"cost_usd": 1.0, "success": None},
         {"usage": Usage(input_tokens=1e15), "cost_usd": None, "success": 1.0},
         {"usage": Usage(), "cost_usd": None, "success": 1.0},
+        {"latency_seconds": 1e12, "success": 1.0},
+        {"latency_seconds": 0.0, "success": 1.0},
     ],
     ids=str,
 )

@@ -69,7 +69,7 @@ def through_grpc(world: Table, address: str) -> Played:
     return played
 
 
-@pytest.mark.parametrize("policy", ["thompson", "thompson-single", "vw:squarecb"])
+@pytest.mark.parametrize("policy", ["thompson", "thompson-single", "linucb", "vw:squarecb"])
 def test_same_decisions(policy: str, serving, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     world = synthetic.sample("correlated", n_tasks=SESSIONS, seed=5)
     server = serving(tmp_path / "data", configuration(world, policy))
