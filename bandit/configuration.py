@@ -9,7 +9,7 @@ from typing import TypeVar
 import msgspec
 
 from bandit.events import ArmPut, AvailabilitySet, Configured, Event, PolicyPut, RouterPut
-from bandit.types import Arm, PolicyRecord, RouterSettings
+from bandit.types import Arm, PolicyRecord, PolicyStage, RouterSettings
 
 _NEVER_US = 2**63 - 1
 
@@ -39,7 +39,12 @@ class Configuration(msgspec.Struct, frozen=True, kw_only=True):
         """The configuration after an event; those that configure nothing change nothing."""
         match event:
             case RouterPut(settings=settings):
-                return msgspec.structs.replace(self, settings=settings)
+                changed = msgspec.structs.replace(self, settings=settings)
+                if self.policy(settings.policy_version) is not None:
+                    return changed
+                # A router's first policy has no event of its own.
+                first = PolicyRecord(version=settings.policy_version, policy=settings.policy, stage=PolicyStage.LIVE)
+                return msgspec.structs.replace(changed, policies=_put(self.policies, first, lambda it: it.version))
             case ArmPut(arm=arm):
                 return msgspec.structs.replace(self, arms=_put(self.arms, arm, lambda it: it.id))
             case PolicyPut(policy=policy):
@@ -60,6 +65,13 @@ class Configuration(msgspec.Struct, frozen=True, kw_only=True):
     def policy(self, version: str) -> PolicyRecord | None:
         """The policy of that version."""
         return next((policy for policy in self.policies if policy.version == version), None)
+
+    def outages(self, arm_id: str, now_us: int) -> dict[str, Down]:
+        """What of an arm is down at `now_us`: by endpoint, empty for the arm as a whole."""
+        arm = self.arm(arm_id)
+        there = ("", *arm.endpoints) if arm is not None else ()
+        down = self.down.get(arm_id, {})
+        return {name: down[name] for name in there if name in down and down[name].until_us > now_us}
 
     def unavailable(self, now_us: int) -> Mapping[str, str]:
         """The arms that are down at `now_us`, as a whole or at each of their endpoints, and why."""

@@ -35,6 +35,18 @@ class Unknown(PointsmanError):
         return f"no {self.what} {self.name!r}"
 
 
+class AlreadyThere(PointsmanError):
+    """An id that is to name something new is in use."""
+
+    def __init__(self, what: str, name: str) -> None:
+        super().__init__(what, name)
+        self.what = what
+        self.name = name
+
+    def __str__(self) -> str:
+        return f"there is a {self.what} {self.name!r} already"
+
+
 class WrongOrder(PointsmanError):
     """The call is well formed but comes too late: its decision is stale, exhausted or final."""
 

@@ -15,8 +15,12 @@ from bandit.types import Objective, Preset, RouterSettings
 NotNegative = Annotated[float, msgspec.Meta(ge=0.0, le=1e12)]
 Positive = Annotated[float, msgspec.Meta(gt=0.0, le=1e12)]
 Share = Annotated[float, msgspec.Meta(ge=0.0, le=1.0)]
-Attempts = Annotated[int, msgspec.Meta(ge=1, le=16)]
-Draws = Annotated[int, msgspec.Meta(ge=1, le=65_536)]
+MOST_ATTEMPTS = 16
+MOST_DRAWS = 65_536
+MOST_SEED = 2**63 - 1
+Attempts = Annotated[int, msgspec.Meta(ge=1, le=MOST_ATTEMPTS)]
+Draws = Annotated[int, msgspec.Meta(ge=1, le=MOST_DRAWS)]
+Seed = Annotated[int, msgspec.Meta(ge=0, le=MOST_SEED)]
 
 _UNKNOWN = re.compile(r"^Object contains unknown field `([^`]+)`(?: - at `\$(.+)`)?$")
 _MISSING = re.compile(r"^Object missing required field `([^`]+)`(?: - at `\$(.+)`)?$")
@@ -41,7 +45,7 @@ class ObjectiveKeys(Strict, frozen=True, kw_only=True):
     quality_floor_relative: bool | None = None
     budget_usd: Positive | None = None
     budget_period_seconds: Positive | None = None
-    session_cap_usd: Positive | None = None
+    session_cap_usd: NotNegative | None = None
 
     def over(self, objective: Objective) -> Objective:
         """The objective with what is set here."""

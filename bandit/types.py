@@ -268,6 +268,12 @@ class PolicyRecord(msgspec.Struct, frozen=True, kw_only=True):
     stage: PolicyStage = PolicyStage.CREATED
     why: str = ""
     """Why it is at that stage, for people."""
+    created_us: int = 0
+    """When it was created, UTC microseconds since 1970; 0: with its router."""
+    before: str = ""
+    """Version of the policy that was live before this one was promoted; empty where none was."""
+    settings: RouterSettings | None = None
+    """The router's when this one was live last; None before."""
 
 
 class BarKind(enum.StrEnum):

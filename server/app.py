@@ -4,6 +4,7 @@ import asyncio
 import gc
 import logging
 import signal
+import time
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -13,7 +14,9 @@ import msgspec
 from pointsman.v1 import admin_pb2_grpc, events_pb2_grpc, routing_pb2_grpc
 from server import startup, web
 from server.admin import Admin
+from server.administration import Administration
 from server.config import Config
+from server.convert.admin import Changes
 from server.convert.requests import Requests
 from server.engine import Engine
 from server.fold import one_blas_thread
@@ -62,7 +65,7 @@ async def _serve(
     config: Config, store: Store, *, listen: Address, http: Address, data_dir: Path, stop: asyncio.Event
 ) -> None:
     epochs = EpochFiles(data_dir)
-    routers = {router.settings.id: Router(router.settings.id) for router in config.routers}
+    routers: dict[str, Router] = {}
     fitting = startup.bring_up(config, store, epochs, routers, data_dir)
     health = Health()
     engine = Engine(
@@ -84,7 +87,9 @@ async def _serve(
             options=[("grpc.max_receive_message_length", config.limits.message_bytes), ("grpc.so_reuseport", 0)]
         )
         register(routing_pb2_grpc.add_RoutingServicer_to_server, routing, server)
-        register(admin_pb2_grpc.add_AdminServicer_to_server, Admin(engine, requests), server)  # type: ignore[abstract]
+        administration = Administration(routers, store, time.time, lambda: engine.round_us)
+        admin = Admin(engine, administration, Changes(config.limits))  # type: ignore[abstract]
+        register(admin_pb2_grpc.add_AdminServicer_to_server, admin, server)
         nothing_yet = events_pb2_grpc.EventsServicer()  # type: ignore[abstract]
         register(events_pb2_grpc.add_EventsServicer_to_server, nothing_yet, server)
         health.register(server)

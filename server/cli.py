@@ -86,6 +86,7 @@ def _add_serve(commands: "argparse._SubParsersAction[_Parser]") -> None:
 
 def _serve(asked: argparse.Namespace) -> int:
     # Imported here: other commands need neither grpc nor the store.
+    from bandit.errors import PointsmanError
     from server import app, config
     from server.store.errors import StoreDamaged, StoreError
 
@@ -108,7 +109,7 @@ def _serve(asked: argparse.Namespace) -> int:
     except StoreDamaged as error:
         print(f"pointsman serve: {data_dir}: {error}", file=sys.stderr)
         return 3
-    except (StoreError, OSError) as error:
+    except (StoreError, PointsmanError, OSError) as error:
         raise _UsageError(str(error)) from error
     return 0
 

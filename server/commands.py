@@ -1,10 +1,11 @@
 """What the engine is asked and what it answers, in domain values: validated, and without a trace of gRPC."""
 
 from collections.abc import Mapping
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import msgspec
 
+from bandit.configuration import Down
 from bandit.events import Escalated, Progressed
 from bandit.session import Session
 from bandit.types import (
@@ -13,7 +14,9 @@ from bandit.types import (
     Decision,
     EscalationReason,
     Features,
+    Mode,
     Outcome,
+    PolicyRecord,
     Requirements,
     RouterSettings,
     Signals,
@@ -81,6 +84,68 @@ class PutArm(msgspec.Struct, frozen=True, kw_only=True):
     arm: Arm
 
 
+class CreateRouter(msgspec.Struct, frozen=True, kw_only=True):
+    """Make a router without arms."""
+
+    settings: RouterSettings
+
+
+class UpdateRouter(msgspec.Struct, frozen=True, kw_only=True):
+    """Change some of a router's settings."""
+
+    router: str
+    fields: Mapping[str, Any]
+    """Of `RouterSettings`, with what they become."""
+
+
+class SetMode(msgspec.Struct, frozen=True, kw_only=True):
+    """Set who decides, and whether outcomes are learned from."""
+
+    router: str
+    mode: Mode
+
+
+class RetireArm(msgspec.Struct, frozen=True, kw_only=True):
+    """Take an arm out for good."""
+
+    router: str
+    arm: str
+
+
+class SetAvailability(msgspec.Struct, frozen=True, kw_only=True):
+    """Say that an arm or one endpoint of it is down for a while, or (0 seconds) up."""
+
+    router: str
+    arm: str
+    endpoint: str = ""
+    down_seconds: float
+    why: str = ""
+
+
+class CreatePolicy(msgspec.Struct, frozen=True, kw_only=True):
+    """Add a policy by its specification, its definition or both."""
+
+    router: str
+    policy: str = ""
+    definition: str = ""
+
+
+class PromotePolicy(msgspec.Struct, frozen=True, kw_only=True):
+    """Make a policy the live one."""
+
+    router: str
+    policy_version: str
+
+
+class RollBackPolicy(msgspec.Struct, frozen=True, kw_only=True):
+    """Take the live policy out again."""
+
+    router: str
+    policy_version: str = ""
+    """Empty: whichever is live."""
+    why: str = ""
+
+
 class Choice(msgspec.Struct, frozen=True, kw_only=True):
     """Answer to Select: a decision, whether it stood before (`sticky`), and where to call the arm."""
 
@@ -109,12 +174,26 @@ class Accepted(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ArmStands(msgspec.Struct, frozen=True, kw_only=True):
-    """Answer to PutArm: the arm as it is now."""
+    """Answer to a change of an arm: the arm as it is now, and what of it is down."""
 
     arm: Arm
+    down: Mapping[str, Down] = {}
+    """By endpoint; empty: the arm as a whole."""
 
 
-Reply: TypeAlias = Choice | Moved | Advised | Accepted | ArmStands
+class RouterStands(msgspec.Struct, frozen=True, kw_only=True):
+    """Answer to a change of a router: its settings as they are now."""
+
+    settings: RouterSettings
+
+
+class PolicyStands(msgspec.Struct, frozen=True, kw_only=True):
+    """Answer to a change of a policy: the policy as it is now."""
+
+    policy: PolicyRecord
+
+
+Reply: TypeAlias = Choice | Moved | Advised | Accepted | ArmStands | RouterStands | PolicyStands
 
 
 class Told(msgspec.Struct, frozen=True, kw_only=True):
@@ -152,7 +231,7 @@ class RouterView(msgspec.Struct, frozen=True, kw_only=True):
     """A router and how far it has learned."""
 
     settings: RouterSettings
-    policy_version: str
+    created_us: int
     epoch: int
     epoch_hash: str
     last_seq: int

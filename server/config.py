@@ -1,35 +1,29 @@
 """`pointsman.toml`: what an operator may set, with a default for everything; what is wrong is named with its line."""
 
 import re
-import tomllib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Annotated, Literal
 
 import msgspec
 
-from bandit import policy
+from bandit import keys, policy
 from bandit.errors import InvalidInput
-from bandit.types import Arm, Figure, Objective, Price, RouterSettings
+from bandit.events import Configured
+from bandit.objective import require_whole
+from bandit.types import Arm, Failover, Figure, Mode, Objective, Price, RouterSettings, Rule
 from server.limits import Limits
-from server.routers import RouterConfig
 
 _Id = Annotated[str, msgspec.Meta(min_length=1, max_length=256, pattern=r"^[^\x00-\x1f\x7f-\x9f]+$")]
-_NotNegative = Annotated[float, msgspec.Meta(ge=0.0, le=1e12)]
-_Positive = Annotated[float, msgspec.Meta(gt=0.0, le=1e12)]
-_Share = Annotated[float, msgspec.Meta(ge=0.0, le=1.0)]
+_Name = Annotated[str, msgspec.Meta(max_length=256, pattern=r"^[^\x00-\x1f\x7f-\x9f]*$")]
 
 
 class ConfigError(Exception):
     """The configuration cannot be used; the text is one line that says what and where."""
 
 
-class _Strict(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A table in which an unknown key is an error."""
-
-
-class Service(_Strict, frozen=True, kw_only=True):
+class Service(keys.Strict, frozen=True, kw_only=True):
     """Where the service listens, keeps its data and fits."""
 
     listen: str = "127.0.0.1:50051"
@@ -39,20 +33,22 @@ class Service(_Strict, frozen=True, kw_only=True):
     """In a process of its own, or in this one before the next Select, for reproducible tests."""
 
 
-class _Figure(_Strict, frozen=True, kw_only=True):
+class _Figure(keys.Strict, frozen=True, kw_only=True):
     category: _Id | None = None
-    success_rate: _Share
-    cost_usd: _NotNegative | None = None
+    success_rate: keys.Share
+    cost_usd: keys.NotNegative | None = None
 
 
-class _Arm(_Strict, frozen=True, kw_only=True):
+class _Arm(keys.Strict, frozen=True, kw_only=True):
     id: _Id
-    provider: str = ""
-    input_usd_per_million: _NotNegative | None = None
-    output_usd_per_million: _NotNegative | None = None
-    cached_usd_per_million: _NotNegative | None = None
-    capabilities: list[_Id] = []
-    figures: list[_Figure] = []
+    provider: _Name = ""
+    input_usd_per_million: keys.NotNegative | None = None
+    output_usd_per_million: keys.NotNegative | None = None
+    cached_usd_per_million: keys.NotNegative | None = None
+    endpoints: tuple[_Id, ...] = ()
+    capabilities: tuple[_Id, ...] = ()
+    context_window_tokens: Annotated[int, msgspec.Meta(ge=1, le=2**53)] | None = None
+    figures: tuple[_Figure, ...] = ()
 
     def arm(self) -> Arm:
         priced = (self.input_usd_per_million, self.output_usd_per_million, self.cached_usd_per_million)
@@ -62,7 +58,9 @@ class _Arm(_Strict, frozen=True, kw_only=True):
             price=Price(input_usd=priced[0] or 0.0, output_usd=priced[1] or 0.0, cached_usd=priced[2])
             if any(price is not None for price in priced)
             else None,
+            endpoints=self.endpoints,
             capabilities=frozenset(self.capabilities),
+            context_window_tokens=self.context_window_tokens,
             figures=tuple(
                 Figure(category=figure.category, success_rate=figure.success_rate, cost_usd=figure.cost_usd)
                 for figure in self.figures
@@ -70,39 +68,67 @@ class _Arm(_Strict, frozen=True, kw_only=True):
         )
 
 
-class _Objective(_Strict, frozen=True, kw_only=True):
-    value_usd: _Positive = Objective().value_usd
+class _Rule(keys.Strict, frozen=True, kw_only=True):
+    organisation: _Name = ""
+    project: _Name = ""
+    user: _Name = ""
+    allow: tuple[_Id, ...] = ()
+    deny: tuple[_Id, ...] = ()
 
-
-class _Router(_Strict, frozen=True, kw_only=True):
-    id: _Id = RouterSettings().id
-    policy: str = RouterSettings().policy
-    seed: Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)] = RouterSettings().seed
-    objective: _Objective = _Objective()
-    max_attempts: Annotated[int, msgspec.Meta(ge=1, le=16)] = RouterSettings().max_attempts
-    exploration_floor: _Share = RouterSettings().exploration_floor
-    draws: Annotated[int, msgspec.Meta(ge=1, le=65_536)] = RouterSettings().draws
-    alpha: _Positive = RouterSettings().alpha
-
-    def settings(self) -> RouterSettings:
-        return RouterSettings(
-            id=self.id,
-            policy=self.policy,
-            seed=self.seed,
-            objective=Objective(value_usd=self.objective.value_usd),
-            max_attempts=self.max_attempts,
-            exploration_floor=self.exploration_floor,
-            draws=self.draws,
-            alpha=self.alpha,
+    def rule(self) -> Rule:
+        return Rule(
+            organisation=self.organisation,
+            project=self.project,
+            user=self.user,
+            allow=frozenset(self.allow),
+            deny=frozenset(self.deny),
         )
 
 
-class _File(_Strict, frozen=True, kw_only=True):
+class _Failover(keys.Strict, frozen=True, kw_only=True):
+    errors: Annotated[int, msgspec.Meta(ge=1, le=1_000_000)] | None = None
+    error_share: keys.Share | None = None
+    window_seconds: keys.Positive | None = None
+    cool_down_seconds: keys.Positive | None = None
+
+
+class _Router(keys.Strict, frozen=True, kw_only=True):
+    """A router; what is not given is as in `RouterSettings`."""
+
+    id: _Id | None = None
+    policy: str | None = None
+    mode: Mode | None = None
+    baseline_arm: _Id | None = None
+    seed: keys.Seed | None = None
+    max_attempts: keys.Attempts | None = None
+    store_text: bool | None = None
+    alpha: keys.Positive | None = None
+    exploration_floor: keys.Share | None = None
+    draws: keys.Draws | None = None
+    reward_wait_seconds: keys.Positive | None = None
+    missing_success: keys.Share | None = None
+    objective: keys.ObjectiveKeys = keys.ObjectiveKeys()
+    failover: _Failover = _Failover()
+    rules: tuple[_Rule, ...] = ()
+    arms: tuple[_Arm, ...] | None = None
+    """Its own; None: those that stand beside the routers."""
+
+    def settings(self) -> RouterSettings:
+        return keys.changed(
+            RouterSettings(),
+            **keys.given(self, leave_out=("objective", "failover", "rules", "arms")),
+            objective=self.objective.over(Objective()),
+            failover=msgspec.structs.replace(Failover(), **keys.given(self.failover)),
+            rules=tuple(rule.rule() for rule in self.rules),
+        )
+
+
+class _File(keys.Strict, frozen=True, kw_only=True):
     service: Service = Service()
     limits: Limits = Limits()
     router: _Router | None = None
-    routers: list[_Router] = []
-    arms: list[_Arm] = []
+    routers: tuple[_Router, ...] = ()
+    arms: tuple[_Arm, ...] = ()
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True):
@@ -110,7 +136,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
 
     service: Service
     limits: Limits
-    routers: tuple[RouterConfig, ...]
+    routers: tuple[Configured, ...]
     bundled: bool
     """Nobody configured anything: the routers are a proposal for an empty log, and change nothing in another."""
 
@@ -131,68 +157,72 @@ def load(path: Path | None) -> Config:
 def parse(text: str, name: str, *, bundled: bool = False) -> Config:
     """The configuration in a text; `name` is what errors call it. Raises ConfigError."""
     try:
-        file = msgspec.convert(tomllib.loads(text), _File)
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{name}: {error}") from error
-    except msgspec.ValidationError as error:
-        raise _located(name, text, error) from error
-    arms = tuple(arm.arm() for arm in file.arms)
-    _require_unique(name, text, "arms", [arm.id for arm in file.arms])
+        file = keys.loads(text, _File)
+        routers = _routers(file)
+    except InvalidInput as error:
+        line = _line(text, _path(error.field))
+        place = f"{name}:{line}" if line else name
+        raise ConfigError(f"{place}: {error}" if error.field else f"{place}: {error.why}") from error
+    return Config(service=file.service, limits=file.limits, routers=routers, bundled=bundled)
+
+
+def _routers(file: _File) -> tuple[Configured, ...]:
+    """The routers of a file. Raises InvalidInput naming the key that contradicts another."""
     if file.router is not None and file.routers:
-        raise _at(name, text, ["routers", 0], "give either [router] or [[routers]]")
-    routers = file.routers or [file.router or _Router()]
-    _require_unique(name, text, "routers", [router.id for router in routers])
-    for i, router in enumerate(routers):
-        try:
-            policy.parse(router.policy).start(arms)
-        except InvalidInput as error:
-            place: list[str | int] = ["routers", i, "policy"] if file.routers else ["router", "policy"]
-            raise _at(name, text, place, f"policy: {error.why}") from error
-    return Config(
-        service=file.service,
-        limits=file.limits,
-        routers=tuple(RouterConfig(settings=router.settings(), arms=arms) for router in routers),
-        bundled=bundled,
+        raise InvalidInput("routers[0]", "give either [router] or [[routers]]")
+    given = {f"routers[{i}]": router for i, router in enumerate(file.routers)}
+    _require_arms_sound("arms", file.arms)
+    _require_once("routers[{}].id", [router.id or RouterSettings().id for router in file.routers])
+    return tuple(
+        _router(path, router, file.arms) for path, router in (given or {"router": file.router or _Router()}).items()
     )
 
 
-def _require_unique(name: str, text: str, table: str, ids: list[str]) -> None:
-    for i, given in enumerate(ids):
-        if given in ids[:i]:
-            raise _at(name, text, [table, i, "id"], f"id: {given!r} is there twice")
+def _router(path: str, router: _Router, shared: Sequence[_Arm]) -> Configured:
+    if router.arms is not None:
+        _require_arms_sound(f"{path}.arms", router.arms)
+    settings = router.settings()
+    arms = tuple(arm.arm() for arm in (router.arms if router.arms is not None else shared))
+    known = {arm.id for arm in arms}
+    try:
+        policy.parse(settings.policy).start(arms)
+    except InvalidInput as error:
+        raise InvalidInput(f"{path}.policy", error.why) from error
+    require_whole(settings.objective, f"{path}.objective")
+    if settings.baseline_arm is not None and settings.baseline_arm not in known:
+        raise InvalidInput(f"{path}.baseline_arm", f"no arm {settings.baseline_arm!r}")
+    if settings.mode is Mode.APPRENTICE and settings.baseline_arm is None:
+        raise InvalidInput(f"{path}.mode", "apprentice mode needs a baseline_arm")
+    for i, rule in enumerate(router.rules):
+        for key, names in (("allow", rule.allow), ("deny", rule.deny)):
+            for unknown in (name for name in names if name not in known):
+                raise InvalidInput(f"{path}.rules[{i}].{key}", f"no arm {unknown!r}")
+    return Configured(settings=settings, arms=arms)
+
+
+def _require_arms_sound(path: str, arms: Sequence[_Arm]) -> None:
+    _require_once(path + "[{}].id", [arm.id for arm in arms])
+    for i, arm in enumerate(arms):
+        _require_once(f"{path}[{i}].endpoints", arm.endpoints)
+        _require_once(f"{path}[{i}].figures", [figure.category for figure in arm.figures])
+
+
+def _require_once(path: str, values: Sequence[str | None]) -> None:
+    """Nothing twice; braces in the path stand for the position of the second."""
+    for i, value in enumerate(values):
+        if value in values[:i]:
+            raise InvalidInput(path.format(i), f"{value or 'the one without a category'!r} is there twice")
 
 
 # --- where in the text -------------------------------------------------------------------------------------------
 
-_UNKNOWN = re.compile(r"^Object contains unknown field `([^`]+)`(?: - at `(.+)`)?$")
-_OTHER = re.compile(r"^(.+?)(?: - at `(.+)`)?$")
 _STEP = re.compile(r"\.([^.\[\]]+)|\[(\d+)\]")
 _HEADER = re.compile(r"^\s*(\[\[?)\s*([^\]]+?)\s*\]")
 _KEY = re.compile(r"""^\s*(?:"([^"]+)"|'([^']+)'|([A-Za-z0-9_-]+))\s*(\.|=)""")
 
 
-def _located(name: str, text: str, error: msgspec.ValidationError) -> ConfigError:
-    """msgspec's complaint with key and line."""
-    if (unknown := _UNKNOWN.match(str(error))) is not None:
-        path = [*_path(unknown.group(2)), unknown.group(1)]
-        return _at(name, text, path, f"unknown key {_spelt(path)!r}")
-    complaint = _OTHER.match(str(error))
-    assert complaint is not None
-    path = _path(complaint.group(2))
-    return _at(name, text, path, f"{_spelt(path)}: {complaint.group(1)}")
-
-
-def _at(name: str, text: str, path: list[str | int], what: str) -> ConfigError:
-    line = _line(text, path)
-    return ConfigError(f"{name}:{line}: {what}" if line else f"{name}: {what}")
-
-
-def _path(spelt: str | None) -> list[str | int]:
-    return [key or int(index) for key, index in _STEP.findall(spelt or "")]
-
-
-def _spelt(path: list[str | int]) -> str:
-    return "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in path).lstrip(".")
+def _path(spelt: str) -> list[str | int]:
+    return [key or int(index) for key, index in _STEP.findall(f".{spelt}")]
 
 
 def _line(text: str, path: list[str | int]) -> int | None:
@@ -211,14 +241,20 @@ def _line(text: str, path: list[str | int]) -> int | None:
 def _keys(text: str) -> Iterator[tuple[int, list[str | int]]]:
     """Line and path of every header and key that begins a line."""
     table: list[str | int] = []
-    counts: dict[str, int] = {}
+    counts: dict[tuple[str | int, ...], int] = {}
     for number, line in enumerate(text.splitlines(), 1):
         if (header := _HEADER.match(line)) is not None:
-            title = header.group(2)
-            table = [*title.split(".")]
+            table = []
+            for step in header.group(2).split("."):
+                table.append(step.strip().strip("\"'"))
+                if (within := counts.get(tuple(table))) is not None:
+                    # In the last of that array's tables so far.
+                    table.append(within)
             if header.group(1) == "[[":
-                table.append(counts.get(title, 0))
-                counts[title] = counts.get(title, 0) + 1
+                if isinstance(table[-1], int):
+                    table.pop()
+                counts[tuple(table)] = counts.get(tuple(table), -1) + 1
+                table.append(counts[tuple(table)])
             yield number, list(table)
         elif _KEY.match(line) is not None:
             dotted = line.split("=", 1)[0]

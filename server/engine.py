@@ -1,4 +1,4 @@
-"""The use cases: what Select, Escalate, ReportProgress, Reward and PutArm do, and what of it becomes durable.
+"""The use cases: what Select, Escalate, ReportProgress and Reward do to the state, and what of it becomes durable.
 
 A use case reads the state and returns a move, or a move whose arm is yet to be drawn; rounds carry moves out, so that
 repeats, times, durability and failure are thought of once. Replies wait until all that they rest on is durable.
@@ -8,24 +8,21 @@ import asyncio
 import os
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from bandit import eligibility, moves, progress
-from bandit.errors import InvalidInput, Unknown, WrongOrder
-from bandit.events import ArmPut, Rewarded
+from bandit.errors import InvalidInput, Unknown
+from bandit.events import Rewarded
 from bandit.session import Session
-from bandit.types import Arm, EscalationReason, Features
+from bandit.types import EscalationReason, Features
 from server.commands import (
     Accepted,
     Advised,
-    ArmStands,
     Choice,
     Escalate,
-    PutArm,
     Reply,
     Report,
     Reward,
-    RouterView,
     Select,
 )
 from server.ids import Clock, DecisionIds, Entropy, Repeat, derived_session_id
@@ -34,7 +31,7 @@ from server.rounds import Asked, Draw, Move, Round, reply_to
 from server.routers import Router, refresh
 from server.sessions import SessionCache, SessionKey
 from server.store.epochs import EpochFiles
-from server.store.errors import StoreError, StoreUnavailable
+from server.store.errors import StoreError
 from server.store.protocol import Store
 
 _LINGER_SECONDS = 0.002
@@ -42,7 +39,6 @@ _FULL = 32
 """Requests that make a full round: more are hardly decided quicker."""
 _MOST_UNDER_WAY = 2
 """Rounds that are being made durable at a time: one, and the next one behind it."""
-_EPOCH_SECONDS = 30.0
 
 
 class Engine:
@@ -57,7 +53,7 @@ class Engine:
         *,
         store: Store,
         epochs: EpochFiles,
-        routers: Mapping[str, Router],
+        routers: dict[str, Router],
         cached_sessions: int,
         hint: Callable[[], None],
         on_health: Callable[[bool], None],
@@ -82,7 +78,7 @@ class Engine:
         self._lingers: asyncio.TimerHandle | None = None
         self._under_way: deque[tuple[Round, list[asyncio.Future[None]]]] = deque()
         """The rounds whose events are being made durable, oldest first, and those who wait for them."""
-        self._round_us = 0
+        self.round_us = 0
         """When the round began: every request in it is looked at as of then."""
         self._crowd = 1
         """How many requests were in the last round, or as many as make a full one."""
@@ -135,12 +131,13 @@ class Engine:
         line, self._line = self._line, []
         callers, self._callers = self._callers, []
         self._crowd = min(len(line), _FULL)
-        self._round_us = self._now_us()
+        self.round_us = self._now_us()
         round_ = Round(
             line,
             store=self._store,
             sessions=self._sessions,
-            at_us=self._round_us,
+            routers=self._routers,
+            at_us=self.round_us,
             entropy=self._entropy,
             before=[earlier for earlier, _ in self._under_way],
         )
@@ -175,7 +172,7 @@ class Engine:
                 caller.set_result(None)
 
     def _back(self) -> None:
-        refresh(self._routers.values(), self._store, self._epochs)
+        refresh(self._routers, self._store, self._epochs)
         self._hint()
         self._on_health(True)
 
@@ -184,7 +181,7 @@ class Engine:
     def select(self, command: Select) -> Move | Draw:
         """Raises Unknown, NoEligibleArm and WrongOrder."""
         router = self._router(command.router)
-        requirements, now_us = command.requirements, self._round_us
+        requirements, now_us = command.requirements, self.round_us
         _require_arms(router, "allow", requirements.allow)
         _require_arms(router, "deny", requirements.deny)
         session_id = command.session_id
@@ -223,7 +220,7 @@ class Engine:
         router = self._router(command.router)
         session = self._session(router, command.session_id, command.decision_id)
         requirements = eligibility.further(session.requirements, command.required_capabilities, command.context_tokens)
-        now_us = self._round_us
+        now_us = self.round_us
         begun = moves.begin_escalate(
             router.current.settings,
             session,
@@ -259,8 +256,8 @@ class Engine:
             session,
             decision_id=command.decision_id or session.attempts[-1].decision.decision_id,
             signals=command.signals,
-            offers=router.offers(session.requirements, session.features, self._round_us),
-            budget_price=router.budget_price(self._round_us),
+            offers=router.offers(session.requirements, session.features, self.round_us),
+            budget_price=router.budget_price(self.round_us),
         )
         return Move(
             router=router,
@@ -292,47 +289,6 @@ class Engine:
             events=(told,),
             reply=Accepted(revision=revision),
         )
-
-    def put_arm(self, command: PutArm) -> Move:
-        """Raises Unknown, and WrongOrder where the arm is retired."""
-        router = self._router(command.router)
-        there = router.configuration.arm(command.arm.id)
-        if there is not None and there.retired:
-            raise WrongOrder(f"arm {there.id!r} is retired, and an id is never reused")
-        return Move(router=router, events=(ArmPut(arm=command.arm),), reply=ArmStands(arm=command.arm))
-
-    # --- reading ------------------------------------------------------------------------------------------------
-
-    def routers(self) -> list[RouterView]:
-        """Every router, by id."""
-        return [self.router(router_id) for router_id in sorted(self._routers)]
-
-    def router(self, router_id: str) -> RouterView:
-        """A router and how far it has learned. Raises Unknown."""
-        router = self._router(router_id)
-        settings, vintage = router.current
-        now_us = self._now_us()
-        return RouterView(
-            settings=settings,
-            policy_version=vintage.policy_version,
-            epoch=vintage.epoch,
-            epoch_hash=vintage.epoch_hash,
-            last_seq=self._store.last_seq,
-            learned_seq=router.learned_seq,
-            budget_price=router.budget_price(now_us),
-            budget_spent_usd=router.pace.spent(settings.objective, now_us),
-        )
-
-    def arms(self, router_id: str) -> list[Arm]:
-        """A router's arms, retired ones included, in the order in which they were put. Raises Unknown."""
-        return list(self._router(router_id).configuration.arms)
-
-    async def offers(self, router_id: str, arm: str) -> None:
-        """Returns when the router offers the arm. Raises Unknown; StoreUnavailable where no epoch comes for long."""
-        try:
-            await asyncio.wait_for(self._router(router_id).knows(arm), _EPOCH_SECONDS)
-        except TimeoutError as error:
-            raise StoreUnavailable(f"arm {arm!r} is in the log, but no epoch that knows it has come yet") from error
 
     def _now_us(self) -> int:
         return int(self._clock() * 1e6)

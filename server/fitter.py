@@ -1,6 +1,6 @@
 """Who folds the log: this process before the next Select (inline), or a child process beside it.
 
-The child is `python -m server.fitter DATA_DIR ROUTER…`. A byte on its standard input says that the log has grown;
+The child is `python -m server.fitter DATA_DIR`. A byte on its standard input says that the log has grown;
 a line on its standard output, as JSON, says that an epoch was published. It reads the log for itself: the bytes and
 lines are hints. It ends with its input, however the parent ends.
 """
@@ -68,8 +68,8 @@ class Inline:
         except (StoreError, OSError) as error:
             _log.error("epochs stand still: %s", error)
             return
-        for router in changed:
-            self._routers[router].adopt(self._fitter.learner(router))
+        for router in changed & self._routers.keys():
+            self._routers[router].adopt(self._fitter.learners[router])
 
     async def stop(self) -> None:
         """Nothing runs."""
@@ -129,7 +129,6 @@ class Beside:
                     "-m",
                     "server.fitter",
                     str(self._data_dir),
-                    *self._routers,
                     stdin=hints_of_child,
                     stdout=asyncio.subprocess.PIPE,
                 )
@@ -152,26 +151,27 @@ class Beside:
 
     async def _adopt(self, published: _Published) -> None:
         learner = await asyncio.to_thread(self._load, published)
-        if learner is not None:
-            self._routers[published.router].adopt(learner)
+        router = self._routers.get(published.router)
+        if learner is not None and router is not None:
+            router.adopt(learner)
 
     def _load(self, published: _Published) -> Learner | None:
         found = self._epochs.load(published.router, published.version, published.number)
         return Learner.resume(found[1]) if found is not None else None
 
 
-def _tail(data_dir: Path, routers: list[str]) -> None:
+def _tail(data_dir: Path) -> None:
     """The child: folds until its standard input ends."""
     reader = SqliteStore.open_reader(data_dir)
-    fitter = Fitter(reader, EpochFiles(data_dir), routers)
-    for router in routers:
+    fitter = Fitter(reader, EpochFiles(data_dir))
+    for router, learner in fitter.learners.items():
         # The epoch it goes on from may be news to a parent that has just replaced a child.
-        _tell(router, fitter.learner(router))
+        _tell(router, learner)
     while True:
         try:
             while (changed := fitter.step()) is not None:
                 for router in changed:
-                    _tell(router, fitter.learner(router))
+                    _tell(router, fitter.learners[router])
                 if not _wait(0.0):
                     return
         except StoreUnavailable as error:
@@ -207,7 +207,7 @@ def main() -> None:
     one_blas_thread()
     # Nobody to tell: the parent is gone.
     with suppress(BrokenPipeError):
-        _tail(Path(sys.argv[1]), sys.argv[2:])
+        _tail(Path(sys.argv[1]))
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from bandit.learner import Learner
 from bandit.session import Session, apply
 from server import sessions
 from server.store.epochs import EpochFiles
-from server.store.protocol import EventReader, StoredEvent
+from server.store.protocol import CONFIGURING, EventReader, StoredEvent
 
 _log = logging.getLogger(__name__)
 
@@ -20,9 +20,7 @@ _PIECE = 1000
 _CACHED_SESSIONS = 4096
 _RECENT_EPOCHS = 32
 """Kept one by one; older ones are thinned, and folded anew where somebody asks for them."""
-_LEARNED = frozenset(
-    ("router_put", "arm_put", "policy_put", "availability_set", "configured", "decided", "escalated", "rewarded")
-)
+_LEARNED = CONFIGURING | {"decided", "escalated", "rewarded"}
 """The kinds of events that a learner takes in; others are not even decoded."""
 
 
@@ -89,20 +87,22 @@ class Fold:
         return self.learner.feed(stored.seq, event, stored.session_id, stored.at_us)
 
 
-def versions(epochs: EpochFiles, router: str) -> list[str]:
-    """The policy versions of a router that have epochs, oldest first: they are numbered from 1 without gaps."""
-    found: list[str] = []
-    while epochs.numbers(router, following := str(len(found) + 1)):
-        found.append(following)
+def first_events(reader: EventReader, upto: int) -> dict[str, StoredEvent]:
+    """The routers of the log, each with the event that began it, which always is one that configures."""
+    found: dict[str, StoredEvent] = {}
+    after = 0
+    while events := reader.configuring(after, _PIECE, upto):
+        after = events[-1].seq
+        for stored in events:
+            found.setdefault(stored.router, stored)
     return found
 
 
 def newest(epochs: EpochFiles, router: str, upto_seq: int) -> bytes | None:
-    """The newest epoch's blob that folds no event after `upto_seq`, or None."""
-    for version in reversed(versions(epochs, router)):
-        if (epoch := epochs.latest(router, version, upto_seq)) is not None:
-            return epoch.blob
-    return None
+    """The newest epoch's blob that folds no event after `upto_seq`, whichever policy's it is, or None."""
+    found = [epochs.latest(router, version, upto_seq) for version in epochs.versions(router)]
+    latest = max((epoch for epoch in found if epoch is not None), key=lambda epoch: epoch.seq, default=None)
+    return latest.blob if latest is not None else None
 
 
 def discard_foreign(epochs: EpochFiles, reader: EventReader) -> None:
@@ -115,28 +115,31 @@ def discard_foreign(epochs: EpochFiles, reader: EventReader) -> None:
 
 
 def before(epochs: EpochFiles, router: str, number: int) -> bytes | None:
-    """The blob of the newest epoch there is before epoch `number`, or None. Numbers go on from version to version."""
-    for version in reversed(versions(epochs, router)):
-        for earlier in reversed(epochs.numbers(router, version)):
-            if earlier < number and (found := epochs.load(router, version, earlier)) is not None:
-                return found[1]
+    """The blob of the newest epoch there is before epoch `number`, or None. Numbers go on from policy to policy."""
+    there = ((earlier, version) for version in epochs.versions(router) for earlier in epochs.numbers(router, version))
+    for earlier, version in sorted((one for one in there if one[0] < number), reverse=True):
+        if (found := epochs.load(router, version, earlier)) is not None:
+            return found[1]
     return None
 
 
 class Fitter:
-    """Folds routers of a log and publishes the epochs. Needs no lock; the log and the files are all it touches."""
+    """Folds a log's routers and publishes the epochs. Needs no lock; the log and the files are all it touches."""
 
-    def __init__(self, reader: EventReader, epochs: EpochFiles, routers: Iterable[str]) -> None:
-        """`routers` are those to fold, each from its newest epoch; the log may hold others."""
+    def __init__(self, reader: EventReader, epochs: EpochFiles) -> None:
+        """Goes on from each router's newest epoch; routers that begin later are folded from there on."""
         self._reader = reader
         self._epochs = epochs
-        last = reader.last_seq
-        self._folds = {router: Fold(reader, router, newest(epochs, router, last)) for router in routers}
-        self._read = min((fold.learner.seq for fold in self._folds.values()), default=0)
+        self._folds: dict[str, Fold] = {}
+        last = self._read = reader.last_seq
+        for router, first in first_events(reader, last).items():
+            fold = self._folds[router] = Fold(reader, router, newest(epochs, router, last))
+            self._read = min(self._read, max(first.seq - 1, fold.learner.seq))
 
-    def learner(self, router: str) -> Learner:
-        """The learner of a router. Raises KeyError where the log has none of that name."""
-        return self._folds[router].learner
+    @property
+    def learners(self) -> dict[str, Learner]:
+        """The learner of each router met so far."""
+        return {router: fold.learner for router, fold in self._folds.items()}
 
     def step(self) -> set[str] | None:
         """Folds the next piece of the log: the routers with new epochs. None at the log's end."""
@@ -145,8 +148,9 @@ class Fitter:
             return None
         changed = set()
         for stored in events:
-            fold = self._folds.get(stored.router)
-            if fold is not None and fold.feed(stored):
+            if (fold := self._folds.get(stored.router)) is None:
+                fold = self._folds[stored.router] = Fold(self._reader, stored.router)
+            if fold.feed(stored):
                 self._publish(stored, fold.learner)
                 changed.add(stored.router)
         self._read = events[-1].seq

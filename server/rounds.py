@@ -14,11 +14,23 @@ import msgspec
 
 from bandit import moves, record
 from bandit.errors import PointsmanError
-from bandit.events import ArmPut, Decided, Escalated, Event, Progressed, Rewarded, Stuck
+from bandit.events import (
+    ArmPut,
+    AvailabilitySet,
+    Decided,
+    Escalated,
+    Event,
+    PolicyPut,
+    Progressed,
+    Rewarded,
+    RouterPut,
+    Stuck,
+)
 from bandit.session import Session, apply
-from server.commands import Accepted, Advised, ArmStands, Choice, Moved, Reply
+from bandit.types import Arm
+from server.commands import Accepted, Advised, Choice, Moved, PolicyStands, Reply, RouterStands
 from server.ids import Entropy, Repeat
-from server.routers import Router
+from server.routers import Router, arm_stands, configuration_at
 from server.sessions import SessionCache, SessionKey
 from server.store.errors import StoreError, StoreUnavailable
 from server.store.protocol import NewEvent, Store
@@ -75,6 +87,7 @@ class Round:
         *,
         store: Store,
         sessions: SessionCache,
+        routers: dict[str, Router],
         at_us: int,
         entropy: Entropy,
         before: Sequence["Round"] = (),
@@ -86,6 +99,7 @@ class Round:
         self._line = line
         self._store = store
         self._cache = sessions
+        self._routers = routers
         self._at_us = at_us
         self._entropy = entropy
         self._before = before
@@ -188,6 +202,9 @@ class Round:
         if repeat is not None:
             self._repeats[repeat.key] = (repeat.digest, move.reply)
         session = move.session
+        if not move.router.created_us:
+            self._routers[move.router.id] = move.router
+            move.router.created_us = self._at_us
         for event in move.events:
             self._log(move.router, event, move.session_id, repeat)
             repeat = None
@@ -254,8 +271,12 @@ class Round:
                 return Advised(progressed=event)
             case Rewarded(revision=revision):
                 return Accepted(revision=revision)
-            case ArmPut(arm=arm):
-                return ArmStands(arm=arm)
+            case ArmPut(arm=Arm(id=arm)) | AvailabilitySet(arm=arm):
+                return arm_stands(configuration_at(self._store, stored.router, seq), arm, stored.at_us)
+            case RouterPut(settings=settings):
+                return RouterStands(settings=settings)
+            case PolicyPut(policy=policy):
+                return PolicyStands(policy=policy)
         raise AssertionError(f"no request makes an event of kind {stored.kind}")
 
     def _decided(self, decision_id: str) -> Decided:

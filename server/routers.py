@@ -1,36 +1,28 @@
 """What the engine knows of each router: its settings and arms by the log, and the epoch it decides under."""
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
-
-import msgspec
 
 from bandit import eligibility, record
 from bandit.configuration import Configuration
 from bandit.decision import Vintage
-from bandit.events import ArmPut, AvailabilitySet, Event, RouterPut
+from bandit.events import AvailabilitySet, Event
 from bandit.learner import Learner
 from bandit.pacing import NO_PACE, Pace
 from bandit.session import Session, apply
 from bandit.types import Arm, Features, Offer, Requirements, RouterSettings, Rule
 from server import fold, sessions
+from server.commands import ArmStands
 from server.failover import Watch
 from server.store.epochs import EpochFiles
-from server.store.protocol import EventReader, StoredEvent
+from server.store.errors import StoreUnavailable
+from server.store.protocol import CONFIGURING, EventReader, StoredEvent
 
-_CONFIGURING = frozenset(("router_put", "arm_put", "policy_put", "availability_set", "configured"))
 _SPENDING = frozenset(("decided", "escalated", "rewarded"))
 _PIECE = 1000
 _MOST_OFFERS = 256
 """Kept for different demands and rules."""
-
-
-class RouterConfig(msgspec.Struct, frozen=True, kw_only=True):
-    """What an operator wants a router to be."""
-
-    settings: RouterSettings
-    arms: tuple[Arm, ...]
 
 
 class Current(NamedTuple):
@@ -41,29 +33,34 @@ class Current(NamedTuple):
 
 
 class Router:
-    """One router. A new arm is offered as soon as an epoch knows it, a change of a known one at once."""
+    """One router. A new arm is offered as soon as an epoch knows it, a change of a known one at once; another policy's
+    settings hold as soon as an epoch of it is there."""
 
     def __init__(self, router_id: str) -> None:
         self.id = router_id
+        self.created_us = 0
+        """When its first event was logged, UTC microseconds since 1970; 0: it has none."""
         self.configuration = Configuration()
         self.pace = NO_PACE
         self.vintage: Vintage | None = None
-        """None before the first epoch; never while the service is ready."""
+        """None before the first epoch."""
         self.learned_seq = 0
         """The last event that the vintage has learned from."""
         self._known: frozenset[str] = frozenset()
+        self._settings: RouterSettings | None = None
+        """Those of the policy that decides now."""
         self._offers: dict[tuple[tuple[Rule, ...], Requirements], tuple[Offer, ...]] = {}
         self._unchanged = (0, 0)
         """From when (UTC microseconds) until before when those offers hold."""
         self._watch = Watch()
-        self._waiting: list[tuple[str, asyncio.Future[None]]] = []
+        self._waiting: list[tuple[Callable[[], bool], asyncio.Future[None]]] = []
 
     @property
     def current(self) -> Current:
-        """What it decides by. There always is something while the service is ready."""
-        settings = self.configuration.settings
-        assert settings is not None and self.vintage is not None, "the service was not ready"
-        return Current(settings, self.vintage)
+        """What it decides by. Raises StoreUnavailable for a moment after its creation."""
+        if self._settings is None or self.vintage is None:
+            raise StoreUnavailable(f"router {self.id!r} is being made")
+        return Current(self._settings, self.vintage)
 
     @property
     def has_budget(self) -> bool:
@@ -82,11 +79,13 @@ class Router:
 
     def _configure(self, configuration: Configuration) -> None:
         self.configuration = configuration
-        self._forget_offers()
+        self._renew()
 
-    def _forget_offers(self) -> None:
+    def _renew(self) -> None:
         self._offers.clear()
         self._unchanged = (0, 0)
+        if self._policy_decides():
+            self._settings = self.configuration.settings
 
     def apply(self, event: Event) -> None:
         """Takes in an event of the router."""
@@ -106,13 +105,22 @@ class Router:
         self.vintage = learner.vintage
         self.learned_seq = learner.epoch_seq
         self._known = frozenset(arm.id for arm in learner.configuration.arms)
-        self._forget_offers()
+        self._renew()
         waiting, self._waiting = self._waiting, []
-        for arm, waiter in waiting:
-            if arm not in self._known:
-                self._waiting.append((arm, waiter))
+        for holds, waiter in waiting:
+            if not holds():
+                self._waiting.append((holds, waiter))
             elif not waiter.done():
                 waiter.set_result(None)
+
+    def _policy_decides(self) -> bool:
+        """Whether the epoch in use is of the policy that the log says decides."""
+        settings, vintage = self.configuration.settings, self.vintage
+        return (
+            settings is not None
+            and vintage is not None
+            and (settings.policy, settings.policy_version) == (vintage.policy.spec, vintage.policy_version)
+        )
 
     def offers(self, requirements: Requirements, features: Features, now_us: int) -> tuple[Offer, ...]:
         """The arms that the epoch in use knows, in the order in which they were put, under what a request demands and
@@ -149,36 +157,74 @@ class Router:
 
     async def knows(self, arm: str) -> None:
         """Returns when the epoch in use knows the arm."""
-        if arm not in self._known:
+        await self._until(lambda: arm in self._known)
+
+    async def follows(self) -> None:
+        """Returns when the policy that the log says decides does."""
+        await self._until(self._policy_decides)
+
+    async def _until(self, holds: Callable[[], bool]) -> None:
+        if not holds():
             waiter = asyncio.get_running_loop().create_future()
-            self._waiting.append((arm, waiter))
+            self._waiting.append((holds, waiter))
             await waiter
 
 
-def refresh(routers: Iterable[Router], reader: EventReader, epochs: EpochFiles) -> None:
-    """Brings routers up to the log: the newest epoch's settings and arms, and the configuration events after it."""
-    by_id = {router.id: router for router in routers}
+def refresh(routers: dict[str, Router], reader: EventReader, epochs: EpochFiles) -> None:
+    """Brings routers up to the log: all of its routers, each with its newest epoch and what was logged since."""
     last = reader.last_seq
-    since: dict[str, int] = {}
-    for router in by_id.values():
+    firsts = fold.first_events(reader, last)
+    for router_id in routers.keys() - firsts.keys():
+        # It was to be made, but that never became durable.
+        del routers[router_id]
+    since = {}
+    for router_id, first in firsts.items():
+        router = routers.setdefault(router_id, Router(router_id))
+        router.created_us = first.at_us
+        since[router_id] = _resume(router, reader, epochs) or first.seq - 1
+    paced = _follow(routers, since, reader, reader.configuring, last)
+    if paced:
+        # What they spend depends on all that was logged since.
+        for router_id in paced:
+            _resume(routers[router_id], reader, epochs)
+        _follow(routers, {router_id: since[router_id] for router_id in paced}, reader, reader.read, last)
+
+
+def _resume(router: Router, reader: EventReader, epochs: EpochFiles) -> int:
+    """Puts a router back to its newest epoch: the last event that it knows of then, 0 where it has no epoch."""
+    blob = fold.newest(epochs, router.id, reader.last_seq)
+    if blob is None:
         router.restart(Configuration())
-        since[router.id] = 0
-        if (blob := fold.newest(epochs, router.id, last)) is not None:
-            learner = Learner.resume(blob)
-            since[router.id] = learner.seq
-            router.restart(learner.configuration, learner.pace)
-            router.adopt(learner)
+        return 0
+    learner = Learner.resume(blob)
+    router.restart(learner.configuration, learner.pace)
+    router.adopt(learner)
+    return learner.seq
+
+
+def _follow(
+    routers: Mapping[str, Router],
+    since: Mapping[str, int],
+    reader: EventReader,
+    read: Callable[[int, int, int], Sequence[StoredEvent]],
+    last: int,
+) -> set[str]:
+    """Tells routers of what `read` finds after the events given: those of them that had a budget at some time."""
+    paced = {router_id for router_id in since if routers[router_id].has_budget}
     after = min(since.values(), default=last)
-    while events := reader.read(after, _PIECE, last):
+    while events := read(after, _PIECE, last):
         after = events[-1].seq
         for stored in events:
             if stored.seq <= since.get(stored.router, last):
                 continue
-            router = by_id[stored.router]
-            if stored.kind in _CONFIGURING:
+            router = routers[stored.router]
+            if stored.kind in CONFIGURING:
                 router.apply(record.decode(stored.kind, stored.body, stored.private).event)
+                if router.has_budget:
+                    paced.add(router.id)
             elif stored.kind in _SPENDING and router.has_budget:
                 _keep_pace(router, stored, reader)
+    return paced
 
 
 def _keep_pace(router: Router, stored: StoredEvent, reader: EventReader) -> None:
@@ -188,17 +234,19 @@ def _keep_pace(router: Router, stored: StoredEvent, reader: EventReader) -> None
         router.keep_pace(stored.at_us, before, after)
 
 
-def differences(router: Router, wanted: RouterConfig) -> list[Event]:
-    """The events that make a router what the configuration says: arms first, so that its policy finds them.
+def configuration_at(reader: EventReader, router_id: str, upto: int) -> Configuration:
+    """What a router was right after event `upto`."""
+    configuration, after = Configuration(), 0
+    while events := reader.configuring(after, _PIECE, upto):
+        after = events[-1].seq
+        for stored in events:
+            if stored.router == router_id:
+                configuration = configuration.apply(record.decode(stored.kind, stored.body, stored.private).event)
+    return configuration
 
-    What the configuration does not mention stays: arms that were put at run time, and retirements.
-    """
-    events: list[Event] = []
-    for arm in wanted.arms:
-        there = router.configuration.arm(arm.id)
-        put = arm if there is None else msgspec.structs.replace(arm, retired=there.retired)
-        if put != there:
-            events.append(ArmPut(arm=put))
-    if wanted.settings != router.configuration.settings:
-        events.append(RouterPut(settings=wanted.settings))
-    return events
+
+def arm_stands(configuration: Configuration, arm_id: str, now_us: int) -> ArmStands:
+    """An arm of a router and what of it is down at `now_us`."""
+    arm = configuration.arm(arm_id)
+    assert arm is not None, "the caller knows that it is there"
+    return ArmStands(arm=arm, down=configuration.outages(arm_id, now_us))

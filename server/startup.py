@@ -2,28 +2,28 @@
 
 import os
 import time
-from collections.abc import Mapping
 from pathlib import Path
 
 from bandit import record
+from bandit.configuration import Configuration
 from bandit.events import Event
+from server.administration import require_sound
 from server.config import Config
 from server.fitter import Beside, Fitting, Inline
 from server.fold import Fitter, discard_foreign
-from server.routers import Router, differences, refresh
+from server.reconfigure import changes
+from server.routers import Router, refresh
 from server.store.epochs import EpochFiles
 from server.store.protocol import NewEvent, Store
 
 
-def bring_up(
-    config: Config, store: Store, epochs: EpochFiles, routers: Mapping[str, Router], data_dir: Path
-) -> Fitting:
+def bring_up(config: Config, store: Store, epochs: EpochFiles, routers: dict[str, Router], data_dir: Path) -> Fitting:
     """Appends what the configuration says and the log does not, folds at least to a first epoch of every router, and
-    brings the routers up to the log. Returns how epochs will come from now on; it is not started yet.
+    brings `routers` up to the log. Returns how epochs will come from now on; it is not started yet.
     """
     discard_foreign(epochs, store)
     changed = _configure(config, store, epochs, routers)
-    fitter = Fitter(store, epochs, routers)
+    fitter = Fitter(store, epochs)
     fitting: Fitting
     inline = config.service.fitter == "inline"
     if changed or inline:
@@ -32,27 +32,34 @@ def bring_up(
     if inline:
         fitting = Inline(fitter, routers)
     else:
-        while any(fitter.learner(router).vintage is None for router in routers) and fitter.step() is not None:
+        while any(learner.vintage is None for learner in fitter.learners.values()) and fitter.step() is not None:
             pass
         fitting = Beside(data_dir, epochs, routers)
-    refresh(routers.values(), store, epochs)
+    refresh(routers, store, epochs)
     return fitting
 
 
-def _configure(config: Config, store: Store, epochs: EpochFiles, routers: Mapping[str, Router]) -> bool:
-    """Whether anything had to be appended."""
-    refresh(routers.values(), store, epochs)
+def _configure(config: Config, store: Store, epochs: EpochFiles, routers: dict[str, Router]) -> bool:
+    """Whether anything had to be appended. Raises PointsmanError where file and log contradict each other."""
+    refresh(routers, store, epochs)
+    at_us = int(time.time() * 1e6)
     events: list[NewEvent] = []
-    for wanted in config.routers:
-        router = routers[wanted.settings.id]
-        # What nobody configured is a proposal for a log that has no such router yet.
-        if not config.bundled or router.configuration.settings is None:
-            events += (_logged(router.id, event) for event in differences(router, wanted))
+    for file in config.routers:
+        router = routers.get(file.settings.id)
+        configuration = router.configuration if router is not None else Configuration()
+        if config.bundled and configuration.settings is not None:
+            # What nobody configured is a proposal for a log that has no such router yet.
+            continue
+        for event in changes(configuration, file, at_us=at_us):
+            configuration = configuration.apply(event)
+            events.append(_logged(file.settings.id, event, at_us))
+        assert configuration.settings is not None, "the file has settings"
+        require_sound(configuration, configuration.settings)
     if events:
         store.append(events)
     return bool(events)
 
 
-def _logged(router: str, event: Event) -> NewEvent:
+def _logged(router: str, event: Event, at_us: int) -> NewEvent:
     recorded = record.encode(event, salt=os.urandom(record.SALT_BYTES))
-    return NewEvent(at_us=int(time.time() * 1e6), kind=recorded.kind, router=router, body=recorded.body)
+    return NewEvent(at_us=at_us, kind=recorded.kind, router=router, body=recorded.body)

@@ -9,7 +9,7 @@ import grpc.aio
 from google.protobuf import any_pb2
 from google.rpc import error_details_pb2, status_pb2
 
-from bandit.errors import InvalidInput, NoEligibleArm, Unknown, WrongOrder
+from bandit.errors import AlreadyThere, InvalidInput, NoEligibleArm, Unknown, WrongOrder
 from server.rounds import RepeatConflict
 from server.store.errors import StoreError
 
@@ -23,6 +23,7 @@ _CODES: tuple[tuple[type[Exception], grpc.StatusCode], ...] = (
     (Unknown, grpc.StatusCode.NOT_FOUND),
     (WrongOrder, grpc.StatusCode.FAILED_PRECONDITION),
     (NoEligibleArm, grpc.StatusCode.FAILED_PRECONDITION),
+    (AlreadyThere, grpc.StatusCode.ALREADY_EXISTS),
     (RepeatConflict, grpc.StatusCode.ALREADY_EXISTS),
     (NotImplementedError, grpc.StatusCode.UNIMPLEMENTED),
     (StoreError, grpc.StatusCode.UNAVAILABLE),

@@ -4,25 +4,21 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from bandit.session import Session
 from bandit.types import (
-    Arm,
     BarKind,
     Decision,
     EscalationReason,
     FeatureValue,
-    Mode,
     ProgressAction,
     SelectReason,
     Text,
     Usage,
 )
-from pointsman.v1 import admin_pb2
 from pointsman.v1 import routing_pb2 as pb
-from server.commands import Advised, Choice, DecisionView, Moved, RouterView, SessionView
+from server.commands import Advised, Choice, DecisionView, Moved, SessionView
 
 _REASONS = {reason: pb.SelectReason.Value(f"SELECT_REASON_{reason.name}") for reason in SelectReason}
 _LEFT = {reason: pb.EscalationReason.Value(f"ESCALATION_REASON_{reason.name}") for reason in EscalationReason}
 _ACTIONS = {action: pb.ProgressAction.Value(f"PROGRESS_ACTION_{action.name}") for action in ProgressAction}
-_MODES = {mode: admin_pb2.Mode.Value(f"MODE_{mode.name}") for mode in Mode}
 
 
 def select_response(choice: Choice) -> pb.SelectResponse:
@@ -105,7 +101,7 @@ def get_decision_response(shown: DecisionView) -> pb.GetDecisionResponse:
         confirmed=not shown.unconfirmed,
         unconfirmed_reason=shown.unconfirmed,
         erased=shown.erased,
-        at=_timestamp(view.told[shown.index].at_us),
+        at=timestamp(view.told[shown.index].at_us),
         outcome=_outcome(view, shown.index),
         event_json=shown.event_json,
         mode=decision.situation.mode.value,
@@ -115,55 +111,6 @@ def get_decision_response(shown: DecisionView) -> pb.GetDecisionResponse:
     )
     _put_scores(response, decision)
     return response
-
-
-def router(view: RouterView) -> admin_pb2.Router:
-    """A router with its state."""
-    settings = view.settings
-    return admin_pb2.Router(
-        id=settings.id,
-        settings=admin_pb2.RouterSettings(
-            objective=admin_pb2.Objective(value_usd=settings.objective.value_usd),
-            learning=admin_pb2.Learning(
-                alpha=settings.alpha, exploration_floor=settings.exploration_floor, draws=settings.draws
-            ),
-            max_attempts=settings.max_attempts,
-        ),
-        mode=_MODES[settings.mode],
-        policy=settings.policy,
-        policy_version=view.policy_version,
-        epoch=view.epoch,
-        epoch_hash=view.epoch_hash,
-        last_sequence=view.last_seq,
-        learned_sequence=view.learned_seq,
-        budget_price=view.budget_price,
-        budget_spent_usd=view.budget_spent_usd,
-    )
-
-
-def arm(value: Arm) -> admin_pb2.Arm:
-    """An arm."""
-    message = admin_pb2.Arm(
-        id=value.id,
-        provider=value.provider,
-        capabilities=sorted(value.capabilities),
-        figures=[
-            admin_pb2.PriorFigure(
-                category=figure.category or "", success_rate=figure.success_rate, cost_usd_mean=figure.cost_usd
-            )
-            for figure in value.figures
-        ],
-        retired=value.retired,
-    )
-    if (price := value.price) is not None:
-        message.prices.CopyFrom(
-            admin_pb2.Prices(
-                input_usd_per_million=price.input_usd,
-                output_usd_per_million=price.output_usd,
-                cached_usd_per_million=price.cached_usd,
-            )
-        )
-    return message
 
 
 def _put_scores(message: pb.SelectResponse | pb.GetDecisionResponse, decision: Decision) -> None:
@@ -199,7 +146,7 @@ def _attempt(view: SessionView, i: int) -> pb.Attempt:
         reason=_REASONS[decision.reason],
         policy_version=decision.policy_version,
         epoch=decision.epoch,
-        at=_timestamp(view.told[i].at_us),
+        at=timestamp(view.told[i].at_us),
         left_reason=_LEFT[attempt.left] if attempt.left is not None else pb.ESCALATION_REASON_UNSPECIFIED,
         outcome=_outcome(view, i),
         endpoint=attempt.endpoint,
@@ -249,5 +196,6 @@ def _feature(value: FeatureValue) -> pb.FeatureValue:
     return pb.FeatureValue(number=value)
 
 
-def _timestamp(at_us: int) -> Timestamp:
+def timestamp(at_us: int) -> Timestamp:
+    """UTC microseconds since 1970 as protobuf tells time."""
     return Timestamp(seconds=at_us // 1_000_000, nanos=at_us % 1_000_000 * 1000)

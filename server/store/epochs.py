@@ -10,7 +10,7 @@ import struct
 from hashlib import blake2b
 from pathlib import Path
 from typing import NamedTuple
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 from server.store.errors import StoreConflict
 from server.store.files import fsync_directory, make_directory, replace_file
@@ -106,6 +106,11 @@ class EpochFiles:
             if found is not None and found[0] <= upto_seq:
                 return Epoch(number, *found)
         return None
+
+    def versions(self, router: str) -> list[str]:
+        """The policy versions there are epochs of, in no meaningful order."""
+        directory = self._root / _encoded(router)
+        return sorted(unquote(path.name) for path in directory.iterdir()) if directory.is_dir() else []
 
     def numbers(self, router: str, version: str) -> list[int]:
         """The numbers there are files for, ascending."""

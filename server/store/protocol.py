@@ -7,6 +7,8 @@ import msgspec
 
 REQUEST_KEY_BYTES = 16
 DECIDED = "decided"
+CONFIGURING = frozenset(("router_put", "arm_put", "policy_put", "availability_set", "configured"))
+"""The kinds of events that say what a router is: few among many, so a store finds them without reading the others."""
 
 
 class NewEvent(msgspec.Struct, frozen=True, kw_only=True):
@@ -70,6 +72,10 @@ class EventReader(Protocol):
 
     def read(self, after: int, limit: int, upto: int | None = None) -> list[StoredEvent]:
         """At most `limit` events with after < seq (<= upto), in sequence order."""
+        ...
+
+    def configuring(self, after: int, limit: int, upto: int | None = None) -> list[StoredEvent]:
+        """As `read`, of the events of a kind in CONFIGURING only."""
         ...
 
     def event(self, seq: int) -> StoredEvent | None:

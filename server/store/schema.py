@@ -26,6 +26,10 @@ MIGRATIONS: tuple[str, ...] = (
     CREATE TABLE decisions (decision_id TEXT PRIMARY KEY, seq INTEGER NOT NULL) WITHOUT ROWID;
     CREATE TABLE requests (request_key BLOB PRIMARY KEY, seq INTEGER NOT NULL) WITHOUT ROWID;
     """,
+    """
+    CREATE INDEX events_configuring ON events (seq)
+        WHERE kind IN ('router_put', 'arm_put', 'policy_put', 'availability_set', 'configured');
+    """,
 )
 
 COLUMNS = (
@@ -40,6 +44,11 @@ INSERT_REQUEST = "INSERT INTO requests (request_key, seq) VALUES "
 
 LAST_EVENT = "SELECT seq, digest FROM events ORDER BY seq DESC LIMIT 1"
 READ = f"SELECT {COLUMNS} FROM events WHERE seq > ? AND seq <= ? ORDER BY seq LIMIT ?"
+CONFIGURING = (
+    f"SELECT {COLUMNS} FROM events INDEXED BY events_configuring "
+    "WHERE kind IN ('router_put', 'arm_put', 'policy_put', 'availability_set', 'configured') "
+    "AND seq > ? AND seq <= ? ORDER BY seq LIMIT ?"
+)
 EVENT = f"SELECT {COLUMNS} FROM events WHERE seq = ?"
 DECISION = f"SELECT {COLUMNS} FROM events WHERE seq = (SELECT seq FROM decisions WHERE decision_id = ?)"
 SESSION = (

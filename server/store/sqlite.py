@@ -19,7 +19,7 @@ from server.store.errors import StoreConflict, StoreDamaged, StoreUnavailable
 from server.store.files import fsync_directory, make_directory
 from server.store.head import HeadFile, create_head, read_head
 from server.store.lock import DirectoryLock
-from server.store.protocol import DECIDED, NewEvent, Problem, Progress, StoredEvent
+from server.store.protocol import CONFIGURING, DECIDED, NewEvent, Problem, Progress, StoredEvent
 from server.store.rows import rows_of, select
 
 DATABASE = "events.db"
@@ -57,6 +57,15 @@ class SqliteReader:
         """See EventReader."""
         last = _MAX_SEQ if upto is None else upto
         return select(self._reader, schema.READ, after, last, limit, doubt=after + 1)
+
+    def configuring(self, after: int, limit: int, upto: int | None = None) -> list[StoredEvent]:
+        """See EventReader."""
+        last = _MAX_SEQ if upto is None else upto
+        events = select(self._reader, schema.CONFIGURING, after, last, limit, doubt=after + 1)
+        for event in events:
+            if event.kind not in CONFIGURING:
+                raise StoreDamaged(event.seq, "is not of the kind that its index says")
+        return events
 
     def event(self, seq: int) -> StoredEvent | None:
         """See EventReader."""

@@ -88,7 +88,7 @@ def test_a_preset_is_a_value_in_dollars_and_a_value_wins_over_it(preset, value_u
         ('policy = "thompson"\nobjective.value_usd = nan', "objective.value_usd"),
         ('policy = "thompson"\nobjective.latency_usd_per_second = -1', "objective.latency_usd_per_second"),
         ('policy = "thompson"\nobjective.quality_floor = 2', "objective.quality_floor"),
-        ('policy = "thompson"\nobjective.session_cap_usd = 0', "objective.session_cap_usd"),
+        ('policy = "thompson"\nobjective.session_cap_usd = -1', "objective.session_cap_usd"),
         ('policy = "thompson"\nobjective.budget_usd = 1', "objective.budget_period_seconds"),
         ('policy = "thompson"\nobjective.budget_period_seconds = 1', "objective.budget_usd"),
     ],

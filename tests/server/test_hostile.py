@@ -55,7 +55,7 @@ def test_undecodable_bytes_are_invalid_in_streams_health_and_reflection_too(serv
 
 def test_what_is_not_there_yet_says_so(server):
     unimplemented = grpc.StatusCode.UNIMPLEMENTED
-    assert code_of(lambda: server.admin.SetMode(admin_pb2.SetModeRequest())) == unimplemented
+    assert code_of(lambda: server.admin.StartShadow(admin_pb2.StartShadowRequest())) == unimplemented
     export = raw(server, "unary_stream", "/pointsman.v1.Events/ExportEvents")
     data = events_pb2.ExportEventsRequest().SerializeToString()
     assert code_of(lambda: list(export(data, timeout=10))) == unimplemented

@@ -16,7 +16,7 @@ from bandit.learner import Learner
 from pointsman import AsyncClient
 from pointsman.v1 import admin_pb2
 from pointsman.v1 import routing_pb2 as pb
-from server.fold import one_blas_thread, versions
+from server.fold import one_blas_thread
 from server.store.epochs import EpochFiles
 from server.store.sqlite import SqliteStore
 
@@ -172,7 +172,7 @@ def test_what_was_acknowledged_is_there_exactly_once(serving, tmp_path):
             hashes[learner.vintage.epoch] = learner.vintage.epoch_hash
     epochs = EpochFiles(data_dir)
     published = {}
-    for version in versions(epochs, "default"):
+    for version in epochs.versions("default"):
         for number in epochs.numbers("default", version):
             _, blob = epochs.load("default", version, number)
             published[number] = Learner.resume(blob).vintage.epoch_hash

@@ -30,7 +30,7 @@ class Writer:
         self.store = SqliteStore.open(folder)
         self.epochs = EpochFiles(folder)
         self.router = Router(SETTINGS.id)
-        self.fitter = Fitter(self.store, self.epochs, [SETTINGS.id])
+        self.fitter = Fitter(self.store, self.epochs)
         self.sessions = SessionCache(self.store, 1000)
         for arm in ARMS:
             self.write(0, ArmPut(arm=arm))
@@ -61,12 +61,13 @@ class Writer:
 
     def learn(self) -> None:
         self.fitter.catch_up()
-        self.router.adopt(self.fitter.learner(SETTINGS.id))
+        self.router.adopt(self.fitter.learners[SETTINGS.id])
 
     def restarted(self) -> Router:
-        router = Router(SETTINGS.id)
-        refresh([router, Router("another")], self.store, self.epochs)
-        return router
+        routers = {"another": Router("another")}
+        refresh(routers, self.store, self.epochs)
+        assert list(routers) == [SETTINGS.id], "a router without an event is none"
+        return routers[SETTINGS.id]
 
 
 def test_a_restart_continues_the_pace_from_the_newest_epoch_and_the_log_after_it(tmp_path: Path) -> None:
@@ -100,7 +101,7 @@ def test_a_restart_continues_the_pace_from_the_newest_epoch_and_the_log_after_it
         assert again.pace == writer.router.pace
         assert again.budget_price(now) == writer.router.budget_price(now)
     assert writer.router.pace.spent_usd > 0.0
-    assert max(writer.fitter.learner(SETTINGS.id).pace.log_price, writer.router.pace.log_price) > 0.0
+    assert max(writer.fitter.learners[SETTINGS.id].pace.log_price, writer.router.pace.log_price) > 0.0
     writer.learn()
-    assert writer.fitter.learner(SETTINGS.id).pace == writer.router.pace
+    assert writer.fitter.learners[SETTINGS.id].pace == writer.router.pace
     writer.store.close()

@@ -315,7 +315,9 @@ class Objective(_message.Message):
     budget_period_seconds: _builtins.float
     """Length of the period in seconds, above 0; required with `budget_usd`."""
     session_cap_usd: _builtins.float
-    """Arms whose expected cost would bring the session above this many dollars are not eligible. Absent: no cap."""
+    """Arms whose expected cost would bring the session above this many dollars, 0 or more, are not eligible. Absent: no
+    cap.
+    """
     preset: Global___Preset.ValueType
     """Sets `value_usd` where that is absent. Answers name the value, not the preset."""
     def __init__(
@@ -475,6 +477,7 @@ Global___Learning: _TypeAlias = Learning  # noqa: Y015
 class Rule(_message.Message):
     """Which arms some callers may use. A rule holds where each part that is not empty equals the category feature of that
     name; of several that hold, an arm must pass all.
+    NOT_FOUND when there is no arm of a name.
     """
 
     DESCRIPTOR: _descriptor.Descriptor
@@ -549,7 +552,9 @@ class RouterSettings(_message.Message):
     FAILOVER_FIELD_NUMBER: _builtins.int
     SEED_FIELD_NUMBER: _builtins.int
     baseline_arm: _builtins.str
-    """The arm that apprentice mode uses and guards compare with."""
+    """The arm that apprentice mode uses and guards compare with. NOT_FOUND when there is no such arm, FAILED_PRECONDITION
+    when it is retired. Empty: none, which is FAILED_PRECONDITION in apprentice mode.
+    """
     store_text: _builtins.bool
     """Keep text features as sent; else only their hashed form. Absent at creation: false."""
     max_attempts: _builtins.int
@@ -688,7 +693,7 @@ class Policy(_message.Message):
     gate: _builtins.str
     """What it must hold against the live policy; see StartCanaryRequest."""
     verdict: _builtins.str
-    """What the guard says so far, in words."""
+    """What the guard says so far, in words, or why it was rolled back or returned."""
     @_builtins.property
     def created_at(self) -> _timestamp_pb2.Timestamp: ...
     def __init__(
@@ -726,7 +731,7 @@ class CreateRouterRequest(_message.Message):
     """The new router's id. Empty means `default`."""
     request_id: _builtins.str
     policy: _builtins.str
-    """Empty: `thompson`."""
+    """Empty: `thompson`. INVALID_ARGUMENT when there is no such policy, or when it names arms: there are none yet."""
     mode: Global___Mode.ValueType
     """UNSPECIFIED: LIVE."""
     @_builtins.property
@@ -1047,7 +1052,7 @@ class SetAvailabilityRequest(_message.Message):
     request_id: _builtins.str
     arm: _builtins.str
     down_seconds: _builtins.float
-    """Seconds from now, 0 or more; 0 says that it is up again."""
+    """Seconds from now, 0 to 1e9; 0 says that it is up again."""
     why: _builtins.str
     """For people; stands in the scores of arms that are not eligible."""
     endpoint: _builtins.str

@@ -29,6 +29,9 @@ class AdminStub(object):
     """Changes what routers do. Each change is an event in the log, takes effect with the next decision, and leaves the
     decisions before it as they were.
 
+    Changes are answered when the next decision will be taken under them, with what was set; the state of a router (epoch,
+    sequence numbers, budget) is told by GetRouter and ListRouters alone.
+
     Repeats and errors are those of Routing: a `request_id` makes a change safe to retry, and google.rpc.BadRequest names
     the field that is wrong.
     """
@@ -119,6 +122,9 @@ class AdminStub(object):
 class AdminServicer(object):
     """Changes what routers do. Each change is an event in the log, takes effect with the next decision, and leaves the
     decisions before it as they were.
+
+    Changes are answered when the next decision will be taken under them, with what was set; the state of a router (epoch,
+    sequence numbers, budget) is told by GetRouter and ListRouters alone.
 
     Repeats and errors are those of Routing: a `request_id` makes a change safe to retry, and google.rpc.BadRequest names
     the field that is wrong.
@@ -212,15 +218,16 @@ class AdminServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def PromotePolicy(self, request, context):
-        """Makes a policy the one that decides for new sessions; the one before it is kept to roll back to.
+        """Makes a policy the one that decides from now on, with the numbers of its definition, or those it decided by last;
+        the one before it is kept to roll back to. Changes nothing where it is the one that decides.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def RollBackPolicy(self, request, context):
-        """Takes a policy out of shadow, canary or live. Where it was live the one before it returns; FAILED_PRECONDITION
-        when there is none.
+        """Takes a policy out of shadow, canary or live. Where it was live the one before it returns, with the objective and
+        the numbers it decided by last; FAILED_PRECONDITION when there is none, or when the one named decides nothing.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -322,6 +329,9 @@ def add_AdminServicer_to_server(servicer, server):
 class Admin(object):
     """Changes what routers do. Each change is an event in the log, takes effect with the next decision, and leaves the
     decisions before it as they were.
+
+    Changes are answered when the next decision will be taken under them, with what was set; the state of a router (epoch,
+    sequence numbers, budget) is told by GetRouter and ListRouters alone.
 
     Repeats and errors are those of Routing: a `request_id` makes a change safe to retry, and google.rpc.BadRequest names
     the field that is wrong.

@@ -30,6 +30,9 @@ class AdminStub:
     """Changes what routers do. Each change is an event in the log, takes effect with the next decision, and leaves the
     decisions before it as they were.
 
+    Changes are answered when the next decision will be taken under them, with what was set; the state of a router (epoch,
+    sequence numbers, budget) is told by GetRouter and ListRouters alone.
+
     Repeats and errors are those of Routing: a `request_id` makes a change safe to retry, and google.rpc.BadRequest names
     the field that is wrong.
     """
@@ -69,10 +72,12 @@ class AdminStub:
     runs.
     """
     PromotePolicy: _grpc.UnaryUnaryMultiCallable[_admin_pb2.PromotePolicyRequest, _admin_pb2.PromotePolicyResponse]
-    """Makes a policy the one that decides for new sessions; the one before it is kept to roll back to."""
+    """Makes a policy the one that decides from now on, with the numbers of its definition, or those it decided by last;
+    the one before it is kept to roll back to. Changes nothing where it is the one that decides.
+    """
     RollBackPolicy: _grpc.UnaryUnaryMultiCallable[_admin_pb2.RollBackPolicyRequest, _admin_pb2.RollBackPolicyResponse]
-    """Takes a policy out of shadow, canary or live. Where it was live the one before it returns; FAILED_PRECONDITION
-    when there is none.
+    """Takes a policy out of shadow, canary or live. Where it was live the one before it returns, with the objective and
+    the numbers it decided by last; FAILED_PRECONDITION when there is none, or when the one named decides nothing.
     """
     SetMode: _grpc.UnaryUnaryMultiCallable[_admin_pb2.SetModeRequest, _admin_pb2.SetModeResponse]
     """Sets who decides and whether it learns."""
@@ -81,6 +86,9 @@ class AdminStub:
 class AdminAsyncStub(AdminStub):
     """Changes what routers do. Each change is an event in the log, takes effect with the next decision, and leaves the
     decisions before it as they were.
+
+    Changes are answered when the next decision will be taken under them, with what was set; the state of a router (epoch,
+    sequence numbers, budget) is told by GetRouter and ListRouters alone.
 
     Repeats and errors are those of Routing: a `request_id` makes a change safe to retry, and google.rpc.BadRequest names
     the field that is wrong.
@@ -118,10 +126,12 @@ class AdminAsyncStub(AdminStub):
     runs.
     """
     PromotePolicy: _aio.UnaryUnaryMultiCallable[_admin_pb2.PromotePolicyRequest, _admin_pb2.PromotePolicyResponse]  # type: ignore[assignment]
-    """Makes a policy the one that decides for new sessions; the one before it is kept to roll back to."""
+    """Makes a policy the one that decides from now on, with the numbers of its definition, or those it decided by last;
+    the one before it is kept to roll back to. Changes nothing where it is the one that decides.
+    """
     RollBackPolicy: _aio.UnaryUnaryMultiCallable[_admin_pb2.RollBackPolicyRequest, _admin_pb2.RollBackPolicyResponse]  # type: ignore[assignment]
-    """Takes a policy out of shadow, canary or live. Where it was live the one before it returns; FAILED_PRECONDITION
-    when there is none.
+    """Takes a policy out of shadow, canary or live. Where it was live the one before it returns, with the objective and
+    the numbers it decided by last; FAILED_PRECONDITION when there is none, or when the one named decides nothing.
     """
     SetMode: _aio.UnaryUnaryMultiCallable[_admin_pb2.SetModeRequest, _admin_pb2.SetModeResponse]  # type: ignore[assignment]
     """Sets who decides and whether it learns."""
@@ -129,6 +139,9 @@ class AdminAsyncStub(AdminStub):
 class AdminServicer(metaclass=_abc_1.ABCMeta):
     """Changes what routers do. Each change is an event in the log, takes effect with the next decision, and leaves the
     decisions before it as they were.
+
+    Changes are answered when the next decision will be taken under them, with what was set; the state of a router (epoch,
+    sequence numbers, budget) is told by GetRouter and ListRouters alone.
 
     Repeats and errors are those of Routing: a `request_id` makes a change safe to retry, and google.rpc.BadRequest names
     the field that is wrong.
@@ -242,7 +255,9 @@ class AdminServicer(metaclass=_abc_1.ABCMeta):
         request: _admin_pb2.PromotePolicyRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_admin_pb2.PromotePolicyResponse, _abc.Awaitable[_admin_pb2.PromotePolicyResponse]]:
-        """Makes a policy the one that decides for new sessions; the one before it is kept to roll back to."""
+        """Makes a policy the one that decides from now on, with the numbers of its definition, or those it decided by last;
+        the one before it is kept to roll back to. Changes nothing where it is the one that decides.
+        """
 
     @_abc_1.abstractmethod
     def RollBackPolicy(
@@ -250,8 +265,8 @@ class AdminServicer(metaclass=_abc_1.ABCMeta):
         request: _admin_pb2.RollBackPolicyRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_admin_pb2.RollBackPolicyResponse, _abc.Awaitable[_admin_pb2.RollBackPolicyResponse]]:
-        """Takes a policy out of shadow, canary or live. Where it was live the one before it returns; FAILED_PRECONDITION
-        when there is none.
+        """Takes a policy out of shadow, canary or live. Where it was live the one before it returns, with the objective and
+        the numbers it decided by last; FAILED_PRECONDITION when there is none, or when the one named decides nothing.
         """
 
     @_abc_1.abstractmethod

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from server.store.chain import GENESIS, audit
 from server.store.errors import StoreConflict, StoreUnavailable
-from server.store.protocol import NewEvent, Store, StoredEvent
+from server.store.protocol import CONFIGURING, NewEvent, Store, StoredEvent
 
 MakeEvent = Callable[[int], NewEvent]
 OpenStore = Callable[[], Store]
@@ -24,6 +24,7 @@ def test_an_empty_store(open_store: OpenStore) -> None:
     store = open_store()
     assert store.last_seq == 0
     assert store.read(0, 10) == []
+    assert store.configuring(0, 10) == []
     assert store.event(1) is None
     assert store.decision("none") is None
     assert store.session("default", "none") == []
@@ -62,6 +63,19 @@ def test_reading_a_range(open_store: OpenStore, make_event: MakeEvent) -> None:
     assert event is not None
     assert event.seq == 7
     assert store.event(21) is None
+
+
+def test_finding_the_events_that_configure(open_store: OpenStore, make_event: MakeEvent) -> None:
+    store = open_store()
+    kinds = (*sorted(CONFIGURING), "decided", "rewarded")
+    events = [msgspec.structs.replace(make_event(n), kind=kinds[n % len(kinds)]) for n in range(60)]
+    store.append(events)
+    expected = [n + 1 for n, event in enumerate(events) if event.kind in CONFIGURING]
+    assert [e.seq for e in store.configuring(0, 100)] == expected
+    assert [as_new(e) for e in store.configuring(0, 100)] == [events[seq - 1] for seq in expected]
+    assert [e.seq for e in store.configuring(expected[3], 4)] == expected[4:8]
+    assert [e.seq for e in store.configuring(0, 100, upto=expected[3])] == expected[:4]
+    assert store.configuring(60, 100) == []
 
 
 def test_finding_decisions_sessions_and_requests(open_store: OpenStore, make_event: MakeEvent) -> None:
