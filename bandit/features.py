@@ -142,6 +142,18 @@ class Scaling:
         )
 
 
+def without_texts(features: Features) -> Features:
+    """The features with their texts in hashed form alone: their columns are the same, so nothing else changes."""
+    if not any(isinstance(value, Text) for value in features.values()):
+        return features
+    return {
+        name: Text(hashed=value.hashed or _hashed_words(value.text[:_LONGEST_TEXT]))
+        if isinstance(value, Text)
+        else value
+        for name, value in features.items()
+    }
+
+
 def _overflow(column: str) -> str:
     return f"#{zlib.crc32(column.encode()) % _OVERFLOW_COLUMNS}"
 
@@ -157,7 +169,7 @@ def _cells(name: str, value: FeatureValue) -> Sequence[tuple[str, float]]:
     if isinstance(value, str):
         return ((_category(name, value), 1.0),)
     if isinstance(value, Text):
-        words = _hashed_words(value.text[:_LONGEST_TEXT])
+        words = value.hashed or _hashed_words(value.text[:_LONGEST_TEXT])
         return list(zip(_numbered(TEXT, name, len(words)), words, strict=True))
     if isinstance(value, tuple):
         projected = _projected(value)

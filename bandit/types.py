@@ -10,10 +10,12 @@ from typing import TypeAlias
 import msgspec
 
 
-class Text(msgspec.Struct, frozen=True):
+class Text(msgspec.Struct, frozen=True, omit_defaults=True):
     """A feature value that is prose (an issue, a prompt), as opposed to a category's label."""
 
-    text: str
+    text: str = ""
+    hashed: tuple[float, ...] = ()
+    """What is learned from it (see `features.without_texts`), where the text itself is not kept; else empty."""
 
 
 FeatureValue: TypeAlias = float | bool | str | Text | tuple[float, ...]

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 from bandit import eligibility, moves, progress
 from bandit.errors import InvalidInput, Unknown
 from bandit.events import Rewarded
+from bandit.features import without_texts
 from bandit.session import Session
 from bandit.types import EscalationReason, Features
 from server.commands import (
@@ -194,7 +195,7 @@ class Engine:
             router.current.settings,
             session,
             session_id=session_id,
-            features=command.features,
+            features=_kept(router, command.features),
             offers=router.offers(requirements, _merged(session, command.features), now_us),
             decision_id=self._ids.next(),
             pinned_arm=command.pinned_arm,
@@ -229,7 +230,7 @@ class Engine:
             offers=router.offers(requirements, _merged(session, command.features), now_us),
             next_decision_id=self._ids.next(),
             outcome=command.outcome,
-            features=command.features,
+            features=_kept(router, command.features),
             requirements=requirements,
             endpoint=command.endpoint,
             endpoint_of=lambda arm: router.endpoint(arm, now_us),
@@ -323,6 +324,11 @@ def reply_of(asked: Asked) -> Reply:
     if isinstance(asked.reply, Exception):
         raise asked.reply
     return asked.reply
+
+
+def _kept(router: Router, features: Features) -> Features:
+    """The features as the router may keep them."""
+    return features if router.current.settings.store_text else without_texts(features)
 
 
 def _merged(session: Session | None, features: Features) -> Features:

@@ -95,7 +95,9 @@ def get_decision_response(shown: DecisionView) -> pb.GetDecisionResponse:
         policy_propensity=1.0,
         epoch=decision.epoch,
         epoch_hash=decision.epoch_hash,
-        features={name: _feature(value) for name, value in decision.situation.features.items()},
+        features={
+            name: _feature(value) for name, value in decision.situation.features.items() if not _is_hashed(value)
+        },
         ladder=decision.ladder,
         stop_propensity=before.stop_propensity if before is not None else 0.0,
         confirmed=not shown.unconfirmed,
@@ -194,6 +196,11 @@ def _feature(value: FeatureValue) -> pb.FeatureValue:
         case tuple():
             return pb.FeatureValue(embedding=pb.Embedding(values=value))
     return pb.FeatureValue(number=value)
+
+
+def _is_hashed(value: FeatureValue) -> bool:
+    """Whether it is a text that was not kept."""
+    return isinstance(value, Text) and bool(value.hashed)
 
 
 def timestamp(at_us: int) -> Timestamp:

@@ -6,12 +6,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bandit.features import Encoder, Scaling
+from bandit.features import Encoder, Scaling, without_texts
 from bandit.types import Features, Text
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -233,3 +234,16 @@ def test_the_same_text_has_the_same_row_in_every_process() -> None:
         for seed in ("0", "1", "2")
     }
     assert len(printed) == 1
+
+
+@given(CONTEXTS)
+def test_hashed_texts_have_the_columns_of_the_texts(context):
+    hashed = without_texts(context)
+    assert not any(isinstance(value, Text) and value.text for value in hashed.values())
+    encoder, other = Encoder().grow([context]), Encoder().grow([hashed])
+    assert encoder == other
+    assert np.array_equal(encoder.encode(context)[0], encoder.encode(hashed)[0], equal_nan=True)
+    texts = {name: value for name, value in hashed.items() if isinstance(value, Text)}
+    logged = {**hashed, **msgspec.json.decode(msgspec.json.encode(texts), type=Features)}
+    assert np.array_equal(encoder.encode(context)[0], encoder.encode(logged)[0], equal_nan=True)
+    assert without_texts(hashed) == hashed

@@ -6,6 +6,7 @@ from google.rpc import error_details_pb2, status_pb2
 
 from pointsman import field_violations
 from pointsman.v1 import routing_pb2 as pb
+from tests.server.conftest import UNIFORM
 
 
 def refused(call, request) -> grpc.RpcError:
@@ -151,13 +152,37 @@ def test_features_that_change_are_merged(server):
     assert {name: value.WhichOneof("value") for name, value in shown.features.items()} == {
         "files": "number",
         "kind": "category",
-        "note": "text",
         "urgent": "flag",
         "vector": "embedding",
     }
     assert shown.features["files"].number == 9
-    assert "it grew" not in shown.event_json, "features lie apart from the event, so that they can be erased"
+    assert "bugfix" not in shown.event_json, "features lie apart from the event, so that they can be erased"
     assert shown.confirmed and not shown.erased
+
+
+def test_texts_are_kept_only_where_the_router_says_so_and_learned_from_all_the_same(serving, tmp_path):
+    told = []
+    for stored in (False, True):
+        data_dir = tmp_path / f"{stored}"
+        config = '[service]\nfitter = "inline"\n' + UNIFORM.replace("uniform", "thompson")
+        server = serving(data_dir, config.replace("[router]", f"[router]\nstore_text = {str(stored).lower()}"))
+        for i, text in enumerate(("mend the parser", "write about sockets") * 4):
+            request = pb.SelectRequest(session_id=f"s{i}")
+            request.features["title"].text = text
+            choice = server.routing.Select(request)
+            leave = pb.EscalateRequest(decision_id=choice.decision_id, reason=pb.ESCALATION_REASON_USER_REQUEST)
+            leave.features["note"].text = "a secret note"
+            following = server.routing.Escalate(leave).next
+            server.routing.Reward(pb.RewardRequest(session_id=f"s{i}", success=float(i % 2), cost_usd=1.0 + i % 2))
+            for decided in (choice, following):
+                shown = server.routing.GetDecision(pb.GetDecisionRequest(decision_id=decided.decision_id))
+                assert shown.confirmed and ("title" in shown.features) == stored
+                told.append((stored, shown.epoch_hash, [(score.arm, score.propensity) for score in shown.scores]))
+            assert shown.features["note"].text == ("a secret note" if stored else "")
+        server.kill()
+        logged = b"".join(path.read_bytes() for path in data_dir.glob("events.db*"))
+        assert (b"a secret note" in logged) == (b"mend the parser" in logged) == stored
+    assert [one[1:] for one in told if one[0]] == [one[1:] for one in told if not one[0]]
 
 
 def test_rewards_are_revised_by_attempt_and_by_session(server):
