@@ -10,8 +10,9 @@ from bandit import record
 from bandit.configuration import Configuration
 from bandit.errors import NoEligibleArm
 from bandit.events import AvailabilitySet, Decided
-from bandit.types import Arm, EscalationReason, Requirements
-from server.commands import Choice, Escalate, PutArm, Select
+from bandit.types import EscalationReason, Requirements
+from server.administration import Administration
+from server.commands import Choice, Escalate, RetireArm, Select
 from server.config import parse
 from server.engine import Engine
 from server.routers import Router
@@ -44,9 +45,9 @@ class Time:
 
 
 @asynccontextmanager
-async def running(data_dir: Path, clock: Time) -> AsyncIterator[tuple[Engine, SqliteStore]]:
+async def running(data_dir: Path, clock: Time) -> AsyncIterator[tuple[Engine, Administration, SqliteStore]]:
     store, epochs = SqliteStore.open(data_dir), EpochFiles(data_dir)
-    routers = {"default": Router("default")}
+    routers: dict[str, Router] = {}
     fitting = bring_up(parse(CONFIG, "test"), store, epochs, routers, data_dir)
     engine = Engine(
         store=store,
@@ -58,7 +59,7 @@ async def running(data_dir: Path, clock: Time) -> AsyncIterator[tuple[Engine, Sq
         clock=clock,
     )
     try:
-        yield engine, store
+        yield engine, Administration(routers, store, clock, lambda: engine.round_us), store
     finally:
         await engine.close()
         store.close()
@@ -73,9 +74,8 @@ def fail(engine: Engine, session: str):
     return engine.answer(None, lambda: engine.escalate(command))
 
 
-def retire(engine: Engine, arm: str):
-    command = PutArm(router="default", arm=Arm(id=arm, retired=True))
-    return engine.answer(None, lambda: engine.put_arm(command))
+def retire(engine: Engine, administration: Administration, arm: str):
+    return engine.answer(None, lambda: administration.retire_arm(RetireArm(router="default", arm=arm)))
 
 
 def check_log(store: SqliteStore) -> list[AvailabilitySet]:
@@ -97,12 +97,14 @@ def test_a_round_comes_out_as_one_request_after_the_other(tmp_path: Path) -> Non
     rng = random.Random(4)
 
     async def run() -> None:
-        async with running(tmp_path, Time()) as (engine, store):
+        async with running(tmp_path, Time()) as (engine, administration, store):
             only_a = Requirements(allow=frozenset("a"))
             await asyncio.gather(*(select(engine, f"on-a-{i}", requirements=only_a) for i in range(3)))
             calls = [select(engine, f"s{i}") for i in range(120)] + [fail(engine, f"on-a-{i}") for i in range(3)]
             rng.shuffle(calls)
-            answers = await asyncio.gather(*calls, retire(engine, "b"), *(select(engine, f"t{i}") for i in range(20)))
+            answers = await asyncio.gather(
+                *calls, retire(engine, administration, "b"), *(select(engine, f"t{i}") for i in range(20))
+            )
             assert len(check_log(store)) == 1
             assert {answer.decision.arm for answer in answers[-20:] if isinstance(answer, Choice)} == {"c"}
 
@@ -112,7 +114,7 @@ def test_a_round_comes_out_as_one_request_after_the_other(tmp_path: Path) -> Non
 def test_who_is_down_returns_when_the_time_has_passed_and_the_clock_may_jump(tmp_path: Path) -> None:
     async def run() -> None:
         clock = Time()
-        async with running(tmp_path, clock) as (engine, store):
+        async with running(tmp_path, clock) as (engine, _, store):
             only_a = Requirements(allow=frozenset("a"))
             for i in range(3):
                 await select(engine, f"s{i}", requirements=only_a)
