@@ -20,6 +20,7 @@ _DIGEST_BYTES = 32
 _HEADER = struct.Struct(f"<8sQ{_DIGEST_BYTES}s")
 _SUFFIX = ".epoch"
 _STAMP = "stamp"
+_LONGEST_NAME = 200
 
 _log = logging.getLogger(__name__)
 
@@ -155,6 +156,9 @@ def _encoded(name: str) -> str:
     if not name:
         raise ValueError("router and policy version must not be empty")
     encoded = quote(name, safe="")
+    if len(encoded) > _LONGEST_NAME:
+        # File systems take 255 bytes. No encoded name has a "+" in it.
+        encoded = f"{encoded[:_LONGEST_NAME]}+{blake2b(name.encode(), digest_size=16).hexdigest()}"
     # "." and ".." are directories of another meaning; a leading dot would hide the rest.
     return "%2E" + encoded[1:] if encoded.startswith(".") else encoded
 

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from bandit import policy_file
 from bandit.types import Failover, Mode, Objective, Price, RouterSettings, Rule
 from server import config
 
@@ -151,6 +152,14 @@ def test_the_example_of_the_readme_says_what_holds_anyway_where_it_names_no_arm(
     )
     assert router.settings == named
     assert [arm.id for arm in router.arms] == ["small-model", "frontier-model"]
+
+
+def test_the_policy_file_of_the_readme_can_be_read():
+    readme = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+    text = readme.split("```toml\n# a policy file")[1].split("```")[0]
+    file = policy_file.parse(f"#{text}")
+    assert (file.policy, file.max_attempts) == ("thompson", 2)
+    assert file.over(RouterSettings()).objective == Objective(value_usd=25.0, session_cap_usd=10.0)
 
 
 def test_routers_have_their_own_arms_or_those_beside_them():

@@ -37,15 +37,27 @@ def test_an_epoch_is_immutable(tmp_path: Path) -> None:
         epochs.save("", "v1", 1, 64, b"blob")
 
 
-@pytest.mark.parametrize("name", ["..", ".", "../../x", "a/b", "ä %2F", ".hidden", "a\0b"])
+@pytest.mark.parametrize(
+    "name", ["..", ".", "../../x", "a/b", "ä %2F", ".hidden", "a\0b", "x" * 256, "\N{SNOWMAN}" * 256]
+)
 def test_no_name_leaves_the_directory_or_meets_another(tmp_path: Path, name: str) -> None:
     epochs = EpochFiles(tmp_path / "data")
     epochs.save(name, name, 1, 5, name.encode())
     epochs.save("%2E.", "a%2Fb", 1, 6, b"another")
+    epochs.save(name[:-1] + "y", name, 1, 7, b"alike")
     assert epochs.load(name, name, 1) == (5, name.encode())
     files = [path for path in tmp_path.rglob("*") if path.is_file()]
     assert {path.relative_to(tmp_path).parts[:2] for path in files} == {("data", "epochs")}
     assert {len(path.relative_to(tmp_path).parts) for path in files} == {5}
+
+
+def test_the_policy_versions_of_a_router_are_found(tmp_path: Path) -> None:
+    epochs = EpochFiles(tmp_path)
+    assert epochs.versions("default") == []
+    for version in ("2", "1", "a/b"):
+        epochs.save("default", version, 1, 5, b"blob")
+    epochs.save("other", "3", 1, 5, b"blob")
+    assert sorted(epochs.versions("default")) == ["1", "2", "a/b"]
 
 
 def test_a_damaged_file_counts_as_absent_and_is_replaced(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
