@@ -116,7 +116,7 @@ def test_what_rests_on_events_that_are_not_durable_yet_waits_and_fails_with_them
                 return
             assert answers[32:48] == answers[:16]
             assert [answer.decision for answer in answers[48:]] == [answer.decision for answer in answers[:16]]
-            assert store.last_seq == 35, "two arms, the router, and a decision for each session"
+            assert store.last_seq == 36, "two arms, the router, the file that says so, and a decision for each session"
 
     asyncio.run(run())
 
