@@ -83,7 +83,8 @@ class Administration:
 
     def routers(self) -> list[RouterView]:
         """Every router, by id."""
-        return [self.router(router_id) for router_id in sorted(self._routers)]
+        there = sorted(name for name, router in self._routers.items() if router.configuration.settings is not None)
+        return [self.router(router_id) for router_id in there]
 
     def router(self, router_id: str) -> RouterView:
         """A router and how far it has learned."""
@@ -198,7 +199,8 @@ class Administration:
 
     def _router(self, router_id: str) -> Router:
         router = self._routers.get(router_id)
-        if router is None:
+        # Of one that is being imported the settings may be still to come.
+        if router is None or router.configuration.settings is None:
             raise Unknown("router", "router", router_id)
         return router
 

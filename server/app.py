@@ -15,11 +15,16 @@ from pointsman.v1 import admin_pb2_grpc, events_pb2_grpc, routing_pb2_grpc
 from server import startup, web
 from server.admin import Admin
 from server.administration import Administration
+from server.archiver import Archiver
+from server.closing import Closing
 from server.config import Config
 from server.convert.admin import Changes
 from server.convert.requests import Requests
 from server.engine import Engine
+from server.erasure import Erasure
+from server.events import Events
 from server.fold import one_blas_thread
+from server.growth import Growth
 from server.health import Health
 from server.routers import Router
 from server.routing import Routing
@@ -67,13 +72,21 @@ async def _serve(
     epochs = EpochFiles(data_dir)
     routers: dict[str, Router] = {}
     fitting = startup.bring_up(config, store, epochs, routers, data_dir)
+    erasure = Erasure(store, data_dir)
+    erasure.complete()
     health = Health()
+    growth = Growth()
+
+    def grown() -> None:
+        fitting.hint()
+        growth.tell()
+
     engine = Engine(
         store=store,
         epochs=epochs,
         routers=routers,
         cached_sessions=config.limits.cached_sessions,
-        hint=fitting.hint,
+        hint=grown,
         on_health=health.say,
     )
     async with AsyncExitStack() as closing:
@@ -90,8 +103,10 @@ async def _serve(
         administration = Administration(routers, store, time.time, lambda: engine.round_us)
         admin = Admin(engine, administration, Changes(config.limits))  # type: ignore[abstract]
         register(admin_pb2_grpc.add_AdminServicer_to_server, admin, server)
-        nothing_yet = events_pb2_grpc.EventsServicer()  # type: ignore[abstract]
-        register(events_pb2_grpc.add_EventsServicer_to_server, nothing_yet, server)
+        archiver = Archiver(data_dir, seconds=config.service.archive_seconds, days=config.retention.archive_days)
+        events = Events(engine, reader, requests, growth, erasure, archiver.hint)
+        closing.callback(events.close)
+        register(events_pb2_grpc.add_EventsServicer_to_server, events, server)
         health.register(server)
         try:
             grpc_port = server.add_insecure_port(str(listen))
@@ -103,6 +118,11 @@ async def _serve(
         await fitting.start()
         closing.push_async_callback(fitting.stop)
         closing.push_async_callback(engine.close)
+        closing_sessions = Closing(engine, reader, routers, data_dir)
+        await closing_sessions.start()
+        closing.push_async_callback(closing_sessions.stop)
+        await archiver.start()
+        closing.push_async_callback(archiver.stop)
         await server.start()
         await health.tell(True)
         _collect_seldom()
@@ -111,6 +131,7 @@ async def _serve(
         await stop.wait()
         _log.info("draining")
         await health.tell(False)
+        events.drain()
         await server.stop(_DRAIN_SECONDS)
 
 

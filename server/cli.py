@@ -21,6 +21,9 @@ _ELSEWHERE = {
     "reward": ("server.console.cli", "add_reward", "tell how an attempt or a session went"),
     "escalate": ("server.console.cli", "add_escalate", "leave the running attempt: which arm next"),
     "explain": ("server.console.cli", "add_explain", "why this model: a decision or a session in words"),
+    "export": ("server.log_commands", "add_export", "the log as Parquet, from a server or a data directory"),
+    "import": ("server.log_commands", "add_import", "events of an export into a server or a data directory"),
+    "check": ("server.log_commands", "add_check", "is the log in a data directory whole?"),
 }
 """Commands of other modules: module, function that adds it to the subparsers, help. Imported only when asked for."""
 

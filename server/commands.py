@@ -193,7 +193,28 @@ class PolicyStands(msgspec.Struct, frozen=True, kw_only=True):
     policy: PolicyRecord
 
 
-Reply: TypeAlias = Choice | Moved | Advised | Accepted | ArmStands | RouterStands | PolicyStands
+class TakenIn(msgspec.Struct, frozen=True, kw_only=True):
+    """Answer to events of another log: how many entered this one, and how many were there."""
+
+    imported: int
+    skipped: int
+
+
+class Closure(msgspec.Struct, frozen=True, kw_only=True):
+    """Whether a session whose reward is overdue was closed."""
+
+    closed: bool
+
+
+class Erasing(msgspec.Struct, frozen=True, kw_only=True):
+    """Whether there was anything of a session to erase; what there was is to be deleted now."""
+
+    logged: bool
+
+
+Reply: TypeAlias = (
+    Choice | Moved | Advised | Accepted | ArmStands | RouterStands | PolicyStands | TakenIn | Closure | Erasing
+)
 
 
 class Told(msgspec.Struct, frozen=True, kw_only=True):

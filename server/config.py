@@ -29,8 +29,17 @@ class Service(keys.Strict, frozen=True, kw_only=True):
     listen: str = "127.0.0.1:50051"
     http: str = "127.0.0.1:8080"
     data_dir: str = "pointsman-data"
+    archive_seconds: Annotated[float, msgspec.Meta(ge=0.0, le=1e6)] = 300.0
+    """The archive takes in what was logged every so many seconds; 0: there is none."""
     fitter: Literal["beside", "inline"] = "beside"
     """In a process of its own, or in this one before the next Select, for reproducible tests."""
+
+
+class Retention(keys.Strict, frozen=True, kw_only=True):
+    """How long what is logged is kept. The log itself is kept for ever: what is learned is computed from it."""
+
+    archive_days: Annotated[float, msgspec.Meta(ge=0.0, le=1e6)] = 0.0
+    """Days of the archive that are older are deleted; 0: none."""
 
 
 class _Figure(keys.Strict, frozen=True, kw_only=True):
@@ -126,6 +135,7 @@ class _Router(keys.Strict, frozen=True, kw_only=True):
 class _File(keys.Strict, frozen=True, kw_only=True):
     service: Service = Service()
     limits: Limits = Limits()
+    retention: Retention = Retention()
     router: _Router | None = None
     routers: tuple[_Router, ...] = ()
     arms: tuple[_Arm, ...] = ()
@@ -136,6 +146,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
 
     service: Service
     limits: Limits
+    retention: Retention
     routers: tuple[Configured, ...]
     bundled: bool
     """Nobody configured anything: the routers are a proposal for an empty log, and change nothing in another."""
@@ -163,7 +174,7 @@ def parse(text: str, name: str, *, bundled: bool = False) -> Config:
         line = _line(text, _path(error.field))
         place = f"{name}:{line}" if line else name
         raise ConfigError(f"{place}: {error}" if error.field else f"{place}: {error.why}") from error
-    return Config(service=file.service, limits=file.limits, routers=routers, bundled=bundled)
+    return Config(service=file.service, limits=file.limits, retention=file.retention, routers=routers, bundled=bundled)
 
 
 def _routers(file: _File) -> tuple[Configured, ...]:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from bandit import eligibility, moves, progress
 from bandit.errors import InvalidInput, Unknown
-from bandit.events import Rewarded
+from bandit.events import Closed, Erased, Rewarded
 from bandit.features import without_texts
 from bandit.session import Session
 from bandit.types import EscalationReason, Features
@@ -20,6 +20,8 @@ from server.commands import (
     Accepted,
     Advised,
     Choice,
+    Closure,
+    Erasing,
     Escalate,
     Reply,
     Report,
@@ -27,8 +29,9 @@ from server.commands import (
     Select,
 )
 from server.ids import Clock, DecisionIds, Entropy, Repeat, derived_session_id
+from server.intake import Intake, Offered
 from server.journal import Journal
-from server.rounds import Asked, Draw, Move, Round, reply_to
+from server.rounds import Asked, Draw, Move, Round, TakeIn, reply_to
 from server.routers import Router, refresh
 from server.sessions import SessionCache, SessionKey
 from server.store.epochs import EpochFiles
@@ -87,7 +90,7 @@ class Engine:
     # --- rounds -------------------------------------------------------------------------------------------------
 
     async def answer(
-        self, repeat: Repeat | None, case: Callable[[], Move | Draw], session: SessionKey | None = None
+        self, repeat: Repeat | None, case: Callable[[], Move | Draw | TakeIn], session: SessionKey | None = None
     ) -> Reply:
         """The reply of a use case, durable with all that it rests on, or the stored one where the request is a repeat.
 
@@ -291,12 +294,52 @@ class Engine:
             reply=Accepted(revision=revision),
         )
 
+    def close_session(self, router_id: str, session_id: str, overdue: Session) -> Move:
+        """Closes a session whose reward is overdue, unless something has happened to it since. Raises Unknown."""
+        router = self._router(router_id)
+        session = self._sessions.get(router.id, session_id)
+        settings = router.current.settings
+        closed = (Closed(session_id=session_id, success=settings.missing_success),) if session == overdue else ()
+        return Move(
+            router=router, session_id=session_id, session=session, events=closed, reply=Closure(closed=bool(closed))
+        )
+
+    def erase(self, router_id: str, session_id: str) -> Move:
+        """Says that a session's features are erased, unless it has none. Raises Unknown."""
+        router = self._router(router_id)
+        session = self._session(router, session_id, "")
+        has_any = session.features or any(event.private for event in self._store.session(router.id, session_id))
+        erased = (Erased(session_id=session_id),) if has_any else ()
+        return Move(
+            router=router, session_id=session_id, session=session, events=erased, reply=Erasing(logged=bool(erased))
+        )
+
+    def has_sessions(self, router_id: str, session_ids: Iterable[str]) -> None:
+        """Raises Unknown where the router or one of the sessions is not there."""
+        router = self._router(router_id)
+        for session_id in session_ids:
+            self._session(router, session_id, "")
+
+    def take_in(self, offered: Sequence[Offered], first: int) -> TakeIn:
+        """Takes in events of another log, of which `first` were offered before in the same message.
+
+        What of them is refused is raised as `Intake.admit` does.
+        """
+        new: dict[str, Router] = {}
+
+        def router(router_id: str) -> Router:
+            return self._routers.get(router_id) or new.setdefault(router_id, Router(router_id))
+
+        intake = Intake(self._store, self._sessions.get, lambda router_id: router(router_id).configuration)
+        return TakeIn(admit=lambda place, pending: intake.admit(offered, place, pending, first), router=router)
+
     def _now_us(self) -> int:
         return int(self._clock() * 1e6)
 
     def _router(self, router_id: str) -> Router:
         router = self._routers.get(router_id)
-        if router is None:
+        # Of one that is being imported the settings may be still to come.
+        if router is None or router.configuration.settings is None:
             raise Unknown("router", "router", router_id)
         return router
 

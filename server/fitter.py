@@ -6,11 +6,8 @@ lines are hints. It ends with its input, however the parent ends.
 """
 
 import asyncio
-import ctypes
 import logging
 import os
-import select
-import signal
 import sys
 from collections.abc import Mapping
 from contextlib import suppress
@@ -20,6 +17,7 @@ from typing import Protocol
 import msgspec
 
 from bandit.learner import Learner
+from server import child
 from server.fold import Fitter, one_blas_thread
 from server.routers import Router
 from server.store.epochs import EpochFiles
@@ -31,7 +29,6 @@ _log = logging.getLogger(__name__)
 _POLL_SECONDS = 0.5
 _HINT_SECONDS = 0.01
 _RESTART_SECONDS = 0.5
-_PR_SET_PDEATHSIG = 1
 
 
 class Fitting(Protocol):
@@ -124,7 +121,7 @@ class Beside:
             hints_of_child, hints = os.pipe()
             os.set_blocking(hints, False)
             try:
-                child = await asyncio.create_subprocess_exec(
+                fitter = await asyncio.create_subprocess_exec(
                     sys.executable,
                     "-m",
                     "server.fitter",
@@ -136,17 +133,17 @@ class Beside:
                 os.close(hints_of_child)
             self._hints = hints
             try:
-                assert child.stdout is not None
-                async for line in child.stdout:
+                assert fitter.stdout is not None
+                async for line in fitter.stdout:
                     await self._adopt(msgspec.json.decode(line, type=_Published))
             finally:
                 self._hints = None
                 os.close(hints)
                 # It would end with its input, but only after the fold at hand; whatever it did is done again.
-                if child.returncode is None:
-                    child.kill()
-                await child.wait()
-            _log.error("the fitter ended with status %s and is started again", child.returncode)
+                if fitter.returncode is None:
+                    fitter.kill()
+                await fitter.wait()
+            _log.error("the fitter ended with status %s and is started again", fitter.returncode)
             await asyncio.sleep(_RESTART_SECONDS)
 
     async def _adopt(self, published: _Published) -> None:
@@ -172,18 +169,12 @@ def _tail(data_dir: Path) -> None:
             while (changed := fitter.step()) is not None:
                 for router in changed:
                     _tell(router, fitter.learners[router])
-                if not _wait(0.0):
+                if not child.wait(0.0):
                     return
         except StoreUnavailable as error:
             _log.warning("the log cannot be read now: %s", error)
-        if not _wait(_POLL_SECONDS):
+        if not child.wait(_POLL_SECONDS):
             return
-
-
-def _wait(seconds: float) -> bool:
-    """Waits for a hint, at most so long. False where the input has ended."""
-    ready, _, _ = select.select([0], [], [], seconds)
-    return not ready or os.read(0, 65536) != b""
 
 
 def _tell(router: str, learner: Learner) -> None:
@@ -192,17 +183,9 @@ def _tell(router: str, learner: Learner) -> None:
         os.write(1, msgspec.json.encode(published) + b"\n")
 
 
-def _die_with_parent() -> None:
-    """On Linux, asks to be killed when the parent ends, in case a fold takes long; elsewhere the pipe's end must do."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-
-
 def main() -> None:
     """Runs the child; see the module."""
-    _die_with_parent()
-    # Ctrl-C in a terminal reaches the whole group; the parent drains first, then ends this by its pipe.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    child.live_with_parent()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s fitter: %(message)s")
     one_blas_thread()
     # Nobody to tell: the parent is gone.

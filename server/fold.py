@@ -20,7 +20,7 @@ _PIECE = 1000
 _CACHED_SESSIONS = 4096
 _RECENT_EPOCHS = 32
 """Kept one by one; older ones are thinned, and folded anew where somebody asks for them."""
-_LEARNED = CONFIGURING | {"decided", "escalated", "rewarded"}
+_LEARNED = CONFIGURING | {"decided", "escalated", "rewarded", "closed"}
 """The kinds of events that a learner takes in; others are not even decoded."""
 
 
@@ -76,6 +76,8 @@ class Fold:
     def __init__(self, reader: EventReader, router: str, blob: bytes | None = None) -> None:
         """Begins at the log's beginning, or goes on from an epoch's `blob`."""
         self._sessions = StoredSessions(reader, router)
+        self.erased = False
+        """Whether it has fed an event without its features, so that its epochs are not those that once were."""
         self.learner = Learner(self._sessions) if blob is None else Learner.resume(blob, self._sessions)
 
     def feed(self, stored: StoredEvent) -> bool:
@@ -83,7 +85,8 @@ class Fold:
         if stored.seq <= self.learner.seq or stored.kind not in _LEARNED:
             return False
         self._sessions.upto = stored.seq - 1
-        event = record.decode(stored.kind, stored.body, stored.private).event
+        event, erased = record.decode(stored.kind, stored.body, stored.private)
+        self.erased |= erased
         return self.learner.feed(stored.seq, event, stored.session_id, stored.at_us)
 
 

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 import msgspec
 
 from bandit import moves, record
-from bandit.errors import PointsmanError
+from bandit.errors import PointsmanError, WrongOrder
 from bandit.events import (
     ArmPut,
     AvailabilitySet,
@@ -28,8 +28,9 @@ from bandit.events import (
 )
 from bandit.session import Session, apply
 from bandit.types import Arm
-from server.commands import Accepted, Advised, Choice, Moved, PolicyStands, Reply, RouterStands
+from server.commands import Accepted, Advised, Choice, Moved, PolicyStands, Reply, RouterStands, TakenIn
 from server.ids import Entropy, Repeat
+from server.intake import Admitted
 from server.routers import Router, arm_stands, configuration_at
 from server.sessions import SessionCache, SessionKey
 from server.store.errors import StoreError, StoreUnavailable
@@ -66,11 +67,21 @@ class Draw(msgspec.Struct, frozen=True, kw_only=True):
     """As of a `Move`."""
 
 
+class TakeIn(msgspec.Struct, frozen=True, kw_only=True):
+    """Events of another log that are to enter this one as they are."""
+
+    admit: Callable[[int, Sequence[NewEvent]], Admitted]
+    """What of them is to be appended from the place given on, behind events that the log may not hold yet. Raises what
+    is wrong with them."""
+    router: Callable[[str], Router]
+    """The router of that id, which may be new."""
+
+
 class Asked(msgspec.Struct, kw_only=True):
     """A request, and what becomes of it."""
 
     repeat: Repeat | None
-    case: Callable[[], Move | Draw]
+    case: Callable[[], Move | Draw | TakeIn]
     """Raises what is wrong with the request."""
     session: SessionKey | None = None
     """The session that the request names, if any: a round looks up all of its sessions at once."""
@@ -103,6 +114,7 @@ class Round:
         self._at_us = at_us
         self._entropy = entropy
         self._before = before
+        self._first_seq: int = before[-1]._first_seq + len(before[-1].events) if before else store.last_seq + 1
         self._repeats: dict[bytes, tuple[bytes, Reply | None]] = {}
         """Of this round's requests: their digests, and their replies once they are known."""
         self._logged: Mapping[bytes, tuple[bytes, int]] = {}
@@ -152,9 +164,14 @@ class Round:
             self._draw()
             move = asked.case()
         else:
+            if isinstance(move, TakeIn):
+                self._draw()
+                self._take_in(asked, move)
+                return
             if move.session_id in self._drawing:
                 self._draw()
                 move = asked.case()
+        assert not isinstance(move, TakeIn), "taking in is not refused before it is carried out"
         if isinstance(move, Move):
             if move.at_once or not move.session_id:
                 self._draw()
@@ -202,9 +219,7 @@ class Round:
         if repeat is not None:
             self._repeats[repeat.key] = (repeat.digest, move.reply)
         session = move.session
-        if not move.router.created_us:
-            self._routers[move.router.id] = move.router
-            move.router.created_us = self._at_us
+        self._begin(move.router, self._at_us)
         for event in move.events:
             self._log(move.router, event, move.session_id, repeat)
             repeat = None
@@ -217,6 +232,12 @@ class Round:
             self._cache.put(move.router.id, session)
             self.sessions.add((move.router.id, session.session_id))
         asked.reply = move.reply
+
+    def _begin(self, router: Router, at_us: int) -> None:
+        """Makes a router known that has had no event."""
+        if not router.created_us:
+            self._routers[router.id] = router
+            router.created_us = at_us
 
     def _log(self, router: Router, event: Event, session_id: str = "", repeat: Repeat | None = None) -> None:
         recorded = record.encode(event, salt=self._entropy(record.SALT_BYTES))
@@ -234,6 +255,20 @@ class Round:
             )
         )
         router.apply(event)
+
+    def _take_in(self, asked: Asked, taking: TakeIn) -> None:
+        pending = [event for earlier in self._before for event in earlier.events] + self.events
+        admitted = taking.admit(self._first_seq + len(self.events), pending)
+        for news in admitted.news:
+            router = taking.router(news.logged.router)
+            self._begin(router, news.logged.at_us)
+            self.events.append(news.logged)
+            router.apply(news.event)
+            if news.after is not None:
+                router.keep_pace(news.logged.at_us, news.before, news.after)
+                self._cache.put(router.id, news.after)
+                self.sessions.add((router.id, news.after.session_id))
+        asked.reply = TakenIn(imported=len(admitted.news), skipped=admitted.skipped)
 
     # --- repeats ------------------------------------------------------------------------------------------------
 
@@ -281,7 +316,8 @@ class Round:
 
     def _decided(self, decision_id: str) -> Decided:
         stored = self._store.decision(decision_id)
-        assert stored is not None, "events refer to decisions that were logged before"
+        if stored is None:
+            raise WrongOrder(f"decision {decision_id} is still to be imported")
         event = record.decode(stored.kind, stored.body, stored.private).event
         assert isinstance(event, Decided)
         return event

@@ -10,6 +10,7 @@ from google.protobuf import any_pb2
 from google.rpc import error_details_pb2, status_pb2
 
 from bandit.errors import AlreadyThere, InvalidInput, NoEligibleArm, Unknown, WrongOrder
+from server.intake import Taken
 from server.rounds import RepeatConflict
 from server.store.errors import StoreError
 
@@ -25,6 +26,7 @@ _CODES: tuple[tuple[type[Exception], grpc.StatusCode], ...] = (
     (NoEligibleArm, grpc.StatusCode.FAILED_PRECONDITION),
     (AlreadyThere, grpc.StatusCode.ALREADY_EXISTS),
     (RepeatConflict, grpc.StatusCode.ALREADY_EXISTS),
+    (Taken, grpc.StatusCode.ALREADY_EXISTS),
     (NotImplementedError, grpc.StatusCode.UNIMPLEMENTED),
     (StoreError, grpc.StatusCode.UNAVAILABLE),
 )

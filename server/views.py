@@ -77,7 +77,7 @@ class Views:
     def _confirm(self, stored: StoredEvent, decision: Decision) -> str:
         vintage = self._vintage(stored, decision)
         if vintage is None:
-            return f"epoch {decision.epoch} can be neither found nor recomputed"
+            return f"epoch {decision.epoch} can be neither found nor recomputed; what it learned from may be erased"
         try:
             return confirm(vintage, decision)
         except NoEligibleArm as error:
@@ -109,7 +109,7 @@ class Views:
                 if event.router == stored.router and again.feed(event):
                     vintage = again.learner.vintage
                     if vintage is not None and vintage.epoch == decision.epoch:
-                        return vintage
+                        return vintage if not again.erased else None
         return None
 
 

@@ -18,7 +18,7 @@ from sim import compare, outcomes, references, spread, synthetic, tables
 from sim.result import OptimumResult, Result
 from sim.world import Terms, World
 
-_NOT_BUILT = {"figures": None, "log": None, "ray": None, "report": None}
+_NOT_BUILT = {"figures": None, "ray": None, "report": None}
 """Flags that are understood and refused, and the value at which they ask for nothing."""
 
 
@@ -64,7 +64,10 @@ def add_simulate(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser
         default=0,
         help="outcomes are told when N more sessions have begun, alarms at once (0)",
     )
-    for flag in ("figures", "log", "ray", "report"):
+    parser.add_argument(
+        "--log", metavar="DIR", type=Path, help="write the events as the archive does: DIR/POLICY/seed-N/*.parquet"
+    )
+    for flag in ("figures", "ray", "report"):
         parser.add_argument(f"--{flag}", metavar="…", help="not built yet")
 
 
@@ -106,6 +109,8 @@ def _simulate(args: argparse.Namespace) -> Result:
     # References first: whatever they refuse should not cost the time of a run.
     hindsight = references.look_back(world.success, world.cost_usd, terms)
     _check_writable(args.json)
+    if args.log is not None:
+        _make_empty(args.log)
     console = Console(stderr=True)
     with Progress(
         TextColumn("{task.description}"),
@@ -125,6 +130,7 @@ def _simulate(args: argparse.Namespace) -> Result:
             sessions=args.sessions,
             jobs=args.jobs or spread.cores(),
             on_run=lambda: progress.advance(bar),
+            log=args.log,
         )
     result = compare.compare(world, terms, hindsight, runs)
     if args.world is None:
@@ -174,6 +180,16 @@ def _policies(specs: Sequence[str], arms: Sequence[Arm]) -> Sequence[str]:
         except InvalidInput as error:
             raise InvalidInput("--policy", f"{spec!r}: {error.why}") from error
     return specs
+
+
+def _make_empty(log: Path) -> None:
+    """Makes the folder of events. Raises InvalidInput where it holds anything, which might be taken for this run's."""
+    try:
+        log.mkdir(parents=True, exist_ok=True)
+        if any(log.iterdir()):
+            raise InvalidInput("--log", f"{log} is not empty")
+    except OSError as error:
+        raise InvalidInput("--log", f"{log} cannot be used: {error.strerror}") from error
 
 
 def _check_writable(target: str | None) -> None:

@@ -1,4 +1,4 @@
-"""A world read from files: a task x arm matrix of real outcomes, as Parquet or CSV. The only user of DuckDB here.
+"""A world read from files: a task x arm matrix of real outcomes, as Parquet or CSV.
 
 The files come from outside, so everything is checked, and each error says which file, column and row is at fault.
 """
@@ -9,11 +9,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import duckdb
 import numpy as np
 
 from bandit.errors import InvalidInput
 from bandit.types import Arm, Features, FeatureValue, Price, Text
+from sim import duck
 from sim.world import Floats, Table, Task
 
 _TOKENS = ("input_tokens", "output_tokens", "cached_tokens")
@@ -151,7 +151,7 @@ def _read(
         raise InvalidInput(field, f"no file {path}")
     try:
         return _query(path, field, keys, required, optional)
-    except (duckdb.Error, OSError, UnicodeError) as error:
+    except (duck.Error, OSError, UnicodeError) as error:
         first = str(error).strip().splitlines()[0]
         raise InvalidInput(field, f"{path} cannot be read: {first}") from error
 
@@ -161,10 +161,10 @@ def _query(
 ) -> list[Row]:
     with path.open("rb") as file:
         parquet = file.read(4) == b"PAR1" or path.suffix == ".parquet"
-    with duckdb.connect(config={"autoinstall_known_extensions": False, "threads": 1}) as connection:
+    with duck.connect() as connection:
         try:
             table = connection.sql(_PARQUET if parquet else _CSV, params=[_literally(path)])
-        except duckdb.InvalidInputException as error:
+        except duck.NotTheShape as error:
             shape = "Parquet" if parquet else "CSV: a header, commas, as many columns in every row, quotes closed"
             raise InvalidInput(field, f"{path} is not {shape}") from error
         types = dict(zip(table.columns, map(str, table.types), strict=True))

@@ -9,7 +9,9 @@ A session a second begins, in simulated time, the first at 0: a budget's period 
 
 import time
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeAlias
 
 import msgspec
 import numpy as np
@@ -20,6 +22,9 @@ from bandit.events import ArmPut, Decided, Event, Rewarded, RouterPut
 from bandit.learner import InMemory, Learner
 from bandit.types import EscalationReason, Objective, Outcome, RouterSettings
 from sim.world import Floats, Terms, World
+
+Log: TypeAlias = Callable[[int, int, Event, str], None]
+"""Told of every event: its number, when it happened (UTC microseconds since 1970), and its session's id, if any."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -52,14 +57,23 @@ def plain(policy: str, terms: Terms) -> RouterSettings:
     )
 
 
-def run(world: World, terms: Terms, policy: str | RouterSettings, seed: int, sessions: int | None = None) -> Run:
+def run(
+    world: World,
+    terms: Terms,
+    policy: str | RouterSettings,
+    seed: int,
+    sessions: int | None = None,
+    *,
+    log: Log | None = None,
+) -> Run:
     """Runs a policy from nothing: named by its specification, or with all that a router may be set to.
 
+    `log` is called with every event, in order.
     Raises InvalidInput where there is no such policy or it names an arm that the world has not.
     """
     order = tasks_of(seed, len(world.tasks), sessions)
     settings = plain(policy, terms) if isinstance(policy, str) else policy
-    router = _Router(world, terms, msgspec.structs.replace(settings, seed=seed))
+    router = _Router(world, terms, msgspec.structs.replace(settings, seed=seed), log)
     success = np.empty(len(order))
     cost = np.empty(len(order))
     attempts = np.empty(len(order), np.int64)
@@ -73,10 +87,11 @@ def run(world: World, terms: Terms, policy: str | RouterSettings, seed: int, ses
 class _Router:
     """A router in a process of its own: its learner, and the sessions it was asked for."""
 
-    def __init__(self, world: World, terms: Terms, settings: RouterSettings) -> None:
+    def __init__(self, world: World, terms: Terms, settings: RouterSettings, log: Log | None) -> None:
         self._world = world
         self._terms = terms
         self._settings = settings
+        self._log = log
         self._sessions = InMemory()
         self._untold: deque[tuple[int, Rewarded]] = deque()
         """Outcomes that are told later, and the number of sessions begun at which each is due."""
@@ -175,4 +190,7 @@ class _Router:
         return self._learner.pace.price(self._settings.objective, self._at_us)
 
     def _feed(self, event: Event, session_id: str = "") -> None:
-        self._learner.feed(self._learner.seq + 1, event, session_id, self._at_us)
+        seq = self._learner.seq + 1
+        self._learner.feed(seq, event, session_id, self._at_us)
+        if self._log is not None:
+            self._log(seq, self._at_us, event, session_id)

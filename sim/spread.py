@@ -8,10 +8,12 @@ import multiprocessing
 import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from pathlib import Path
 
 import threadpoolctl  # type: ignore[import-untyped]
 
 from sim import runner
+from sim.event_log import EventLog, folder
 from sim.runner import Run
 from sim.world import Terms, World
 
@@ -24,6 +26,7 @@ class _Worker:
     world: World
     terms: Terms
     sessions: int | None
+    log: Path | None
 
 
 def cores() -> int:
@@ -40,8 +43,10 @@ def run_all(
     sessions: int | None,
     jobs: int,
     on_run: Callable[[], None],
+    log: Path | None = None,
 ) -> dict[str, list[Run]]:
     """Every policy under seeds 0 … `seeds` - 1: policy -> its runs by seed. `on_run` is called after each.
+    The events of a run are written into a folder of its own under `log`.
 
     With one job everything runs in this process. Raises what `runner.run` raises.
     """
@@ -50,7 +55,7 @@ def run_all(
     if jobs == 1:
         with threadpoolctl.threadpool_limits(limits=1):
             for policy, seed in wanted:
-                done[policy, seed] = runner.run(world, terms, policy, seed, sessions)
+                done[policy, seed] = _logged(world, terms, policy, seed, sessions, log)
                 on_run()
     else:
         # Spawned, not forked: a fork copies the locks of threads that it does not copy.
@@ -58,7 +63,7 @@ def run_all(
             max_workers=min(jobs, len(wanted)),
             mp_context=multiprocessing.get_context("spawn"),
             initializer=_start,
-            initargs=(world, terms, sessions),
+            initargs=(world, terms, sessions, log),
         ) as pool:
             futures: dict[Future[Run], tuple[str, int]] = {pool.submit(_run, *key): key for key in wanted}
             try:
@@ -71,12 +76,19 @@ def run_all(
     return {policy: [done[policy, seed] for seed in range(seeds)] for policy in policies}
 
 
-def _start(world: World, terms: Terms, sessions: int | None) -> None:
+def _start(world: World, terms: Terms, sessions: int | None, log: Path | None) -> None:
     # Libraries that are loaded already obey the first, those to come the second.
     threadpoolctl.threadpool_limits(limits=1)
     os.environ.update(dict.fromkeys(_THREADS, "1"))
-    _Worker.world, _Worker.terms, _Worker.sessions = world, terms, sessions
+    _Worker.world, _Worker.terms, _Worker.sessions, _Worker.log = world, terms, sessions, log
 
 
 def _run(policy: str, seed: int) -> Run:
-    return runner.run(_Worker.world, _Worker.terms, policy, seed, _Worker.sessions)
+    return _logged(_Worker.world, _Worker.terms, policy, seed, _Worker.sessions, _Worker.log)
+
+
+def _logged(world: World, terms: Terms, policy: str, seed: int, sessions: int | None, log: Path | None) -> Run:
+    if log is None:
+        return runner.run(world, terms, policy, seed, sessions)
+    with EventLog(folder(log, policy, seed), seed) as events:
+        return runner.run(world, terms, policy, seed, sessions, log=events.add)

@@ -21,7 +21,7 @@ COMPOSES = {"server/cli.py": {"sim"}}
 ONE_PLACE = {
     "vowpalwabbit": {"bandit/vw.py"},
     "sqlite3": {"server/store/database.py"},
-    "duckdb": {"sim/outcomes.py"},
+    "duckdb": {"sim/duck.py", "server/archive.py"},
 }
 """Outside things and the modules that may import them."""
 

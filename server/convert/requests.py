@@ -2,7 +2,7 @@
 
 import itertools
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from bandit.errors import InvalidInput
 from bandit.types import (
@@ -26,6 +26,13 @@ _COUNTS = ("turns", "tool_calls", "tool_errors", "repeated_calls", "failed_tests
 
 class Requests(Checks):
     """Turns messages into commands. Every method raises InvalidInput, naming the field as the caller spells it."""
+
+    def sessions(self, session_ids: Sequence[str]) -> list[str]:
+        """Sessions that must be given, each once."""
+        count("session_ids", session_ids, self._limits.list_items)
+        if not session_ids:
+            raise InvalidInput("session_ids", "required")
+        return list(dict.fromkeys(self.required_id("session_ids", session_id) for session_id in session_ids))
 
     def batch(self, request: pb.BatchSelectRequest) -> list[pb.SelectRequest]:
         """The items of a batch, each with its router."""

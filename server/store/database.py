@@ -68,6 +68,7 @@ class Database:
                 self.rows("PRAGMA journal_mode = WAL")
                 self.rows("PRAGMA synchronous = FULL")
                 self.rows("PRAGMA wal_autocheckpoint = 0")
+                self.rows("PRAGMA secure_delete = ON")
                 self.rows(f"PRAGMA journal_size_limit = {_WAL_FILE_BYTES}")
                 self.rows(f"PRAGMA cache_size = -{_WRITE_CACHE_KIB}")
         except BaseException:
@@ -147,6 +148,14 @@ class Database:
     def checkpoint(self) -> int:
         """Sync the WAL and copy of it what readers allow. Returns the pages in it, copied or not."""
         return int(self.rows("PRAGMA wal_checkpoint(PASSIVE)")[0][1])
+
+    def truncate(self) -> None:
+        """Copy and empty the WAL, if no reader is in the way for long."""
+        self.rows("PRAGMA busy_timeout = 100")
+        try:
+            self.rows("PRAGMA wal_checkpoint(TRUNCATE)")
+        finally:
+            self.rows(f"PRAGMA busy_timeout = {round(_BUSY_SECONDS * 1000)}")
 
     def close(self) -> None:
         """Close the connection. Closing twice does nothing."""

@@ -7,6 +7,7 @@ import msgspec
 
 REQUEST_KEY_BYTES = 16
 DECIDED = "decided"
+ERASED = "erased"
 CONFIGURING = frozenset(("router_put", "arm_put", "policy_put", "availability_set", "configured"))
 """The kinds of events that say what a router is: few among many, so a store finds them without reading the others."""
 
@@ -32,6 +33,9 @@ class NewEvent(msgspec.Struct, frozen=True, kw_only=True):
     """JSON of the event without its private part."""
     private: bytes = b""
     """The erasable part, with a random salt in it. The chain covers its digest only: it can be deleted."""
+    private_digest: bytes = b""
+    """Digest of `private` as it was first logged; empty where there was none. It need not be given beside `private`,
+    only for an event from another log whose private part has been erased."""
 
     def __post_init__(self) -> None:
         if self.kind == DECIDED and not self.decision_id:
@@ -45,8 +49,6 @@ class StoredEvent(NewEvent, frozen=True, kw_only=True):
 
     seq: int
     """Its place: dense from 1."""
-    private_digest: bytes = b""
-    """Digest of `private` as it was appended; empty if there was none."""
     digest: bytes
     """The chain up to and including this event (see `server.store.chain`)."""
 
@@ -119,6 +121,15 @@ class Store(EventReader, Protocol):
         Called from one thread at a time. Raises StoreConflict (nothing written) where a decision id or a
         request key is not new, ValueError for an empty sequence, and StoreUnavailable on I/O trouble: nothing
         is acknowledged, and every append is refused until `recover` succeeded.
+        """
+        ...
+
+    def erase(self, after: int) -> int:
+        """Empty the private parts that events of kind "erased" with a greater seq say are erased: those of earlier
+        events of their sessions. Durable on return, and gone from the files as far as these are in use.
+
+        Doing it again changes nothing. Returns `last_seq` as it was: the next call may go on from there. Raises
+        StoreUnavailable.
         """
         ...
 

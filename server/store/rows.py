@@ -23,7 +23,7 @@ def rows_of(events: Sequence[NewEvent], head: Head) -> tuple[list[Row], list[Row
     seq, digest = head.seq, head.digest
     for event in events:
         seq += 1
-        private = private_digest(event.private)
+        private = private_digest(event.private) or event.private_digest
         digest = link(digest, seq, event, private)
         rows.append(
             (

@@ -61,6 +61,12 @@ REQUESTS = (
 SESSIONS = "SELECT DISTINCT session_id FROM events WHERE router = ? AND session_id <> '' AND session_id IN "
 """Each is to be followed by the values in parentheses."""
 
+ERASURES = "SELECT seq, router, session_id FROM events WHERE seq > ? AND seq <= ? AND kind = 'erased' ORDER BY seq"
+ERASE = (
+    "UPDATE events SET private = x'' "
+    "WHERE session_id = ? AND session_id <> '' AND router = ? AND seq < ? AND private <> x''"
+)
+
 # Each finds, among the events with ? < seq <= ?, those that a lookup table does not lead to.
 UNINDEXED = (
     (

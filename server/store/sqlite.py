@@ -190,6 +190,19 @@ class SqliteStore(SqliteReader):
             self._refusing = False
             return first
 
+    def erase(self, after: int) -> int:
+        """See Store."""
+        last = self.last_seq
+        erasures = self._reader.rows(schema.ERASURES, after, last)
+        for seq, router, session_id in erasures:
+            with self._write_lock:
+                self._writer.rows(schema.ERASE, session_id, router, seq)
+        if erasures:
+            # What was erased still stands in the WAL until that is begun anew.
+            with self._write_lock:
+                self._writer.truncate()
+        return last
+
     def recover(self) -> int:
         """See Store."""
         with self._write_lock:

@@ -7,7 +7,7 @@ from server.store.chain import GENESIS, audit
 from server.store.database import Database
 from server.store.errors import StoreDamaged
 from server.store.head import Head
-from server.store.protocol import DECIDED, Problem, Progress, StoredEvent
+from server.store.protocol import DECIDED, ERASED, Problem, Progress, StoredEvent
 from server.store.rows import SCAN_EVENTS, scan, select
 
 MAX_PROBLEMS = 100
@@ -67,16 +67,24 @@ def problems(database: Database, head: Head | None, progress: Progress | None) -
 
 def _search(database: Database, upto: int, progress: Progress | None) -> Iterator[Problem]:
     expected = dict.fromkeys(schema.COUNTS, 0)
+    emptied: dict[tuple[str, str], int] = {}
+    """Sessions with an event whose private part is gone, and the last such event: its erasure must come later."""
 
     def counted() -> Iterator[StoredEvent]:
         for event in scan(database, 0, upto):
             expected["decisions"] += event.kind == DECIDED
             expected["requests"] += event.request_key != b""
+            if event.kind == ERASED:
+                emptied.pop((event.router, event.session_id), None)
+            elif event.private_digest and not event.private:
+                emptied[event.router, event.session_id] = event.seq
             if progress is not None and (event.seq % SCAN_EVENTS == 0 or event.seq == upto):
                 progress(event.seq, upto)
             yield event
 
     yield from audit(counted(), 0, GENESIS)
+    for seq in sorted(emptied.values()):
+        yield Problem(seq, "its private part is missing, and no erasure is logged")
     for after in range(0, upto, SCAN_EVENTS):
         for what, statement in schema.UNINDEXED:
             for (seq,) in database.rows(statement, after, min(upto, after + SCAN_EVENTS), doubt=after + 1):

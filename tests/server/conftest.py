@@ -12,7 +12,7 @@ from pathlib import Path
 import grpc
 import pytest
 
-from pointsman.v1 import admin_pb2, admin_pb2_grpc, routing_pb2_grpc
+from pointsman.v1 import admin_pb2, admin_pb2_grpc, events_pb2_grpc, routing_pb2_grpc
 
 UNIFORM = """
 [router]
@@ -51,6 +51,7 @@ class Server:
         self.channel = grpc.insecure_channel(self.grpc)
         self.routing = routing_pb2_grpc.RoutingStub(self.channel)
         self.admin = admin_pb2_grpc.AdminStub(self.channel)
+        self.events = events_pb2_grpc.EventsStub(self.channel)
 
     def last_sequence(self) -> int:
         """The last event in the log, as the server tells it."""

@@ -6,7 +6,7 @@ import grpc
 import pytest
 
 from pointsman import field_violations
-from pointsman.v1 import admin_pb2, events_pb2
+from pointsman.v1 import admin_pb2
 from pointsman.v1 import routing_pb2 as pb
 
 UNARY = [
@@ -56,9 +56,6 @@ def test_undecodable_bytes_are_invalid_in_streams_health_and_reflection_too(serv
 def test_what_is_not_there_yet_says_so(server):
     unimplemented = grpc.StatusCode.UNIMPLEMENTED
     assert code_of(lambda: server.admin.StartShadow(admin_pb2.StartShadowRequest())) == unimplemented
-    export = raw(server, "unary_stream", "/pointsman.v1.Events/ExportEvents")
-    data = events_pb2.ExportEventsRequest().SerializeToString()
-    assert code_of(lambda: list(export(data, timeout=10))) == unimplemented
 
 
 def _features(**values) -> pb.SelectRequest:

@@ -108,7 +108,7 @@ REFUSED = {
     "json": (["--outcomes", "FILE", "--json", "/nowhere/at/all.json"], "--json: "),
     "delay": (["--outcomes", "FILE", "--delay", "-1"], "--delay: "),
     "figures": (["--outcomes", "FILE", "--figures", "x"], "--figures: not built yet"),
-    "log": (["--outcomes", "FILE", "--log", "x"], "--log: not built yet"),
+    "log": (["--outcomes", "FILE", "--log", "/proc/nothing"], "--log: /proc/nothing cannot be used"),
     "ray": (["--outcomes", "FILE", "--ray", "x"], "--ray: not built yet"),
     "report": (["--outcomes", "FILE", "--report", "x"], "--report: not built yet"),
     "no such flag": (["--outcomes", "FILE", "--nonsense"], "--nonsense"),

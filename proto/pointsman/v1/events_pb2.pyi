@@ -38,7 +38,9 @@ class Event(_message.Message):
     REQUEST_DIGEST_FIELD_NUMBER: _builtins.int
     DIGEST_FIELD_NUMBER: _builtins.int
     sequence: _builtins.int
-    """Place in the log, from 1, without gaps over all routers. In an import, 0 asks for the next one."""
+    """Place in the log, from 1, without gaps over all routers. In an import, 0 asks for the next one, which an event
+    with its private part erased cannot.
+    """
     kind: _builtins.str
     """What happened, `decided` or `rewarded` for instance; as in the archive's column `kind`."""
     router: _builtins.str

@@ -58,7 +58,7 @@ class EventsServicer(object):
 
     def ExportEvents(self, request, context):
         """Streams events in the order of their sequence numbers. A broken stream is resumed from the last number seen plus
-        one. Ends at the end of the log, or with `follow` when the caller ends it.
+        one. Ends at the end of the log, or with `follow` when the caller ends it; UNAVAILABLE when the server does.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -67,8 +67,9 @@ class EventsServicer(object):
     def ImportEvents(self, request_iterator, context):
         """Takes events into the log, in the order of their sequence numbers. An event that is there already is
         skipped, so a broken stream is simply sent again: what was taken in before it broke stays.
-        ALREADY_EXISTS when a number is taken by another event, INVALID_ARGUMENT when a body does not parse or a digest
-        does not fit, FAILED_PRECONDITION when a number would leave a gap.
+        ALREADY_EXISTS when a number, decision id or request key is taken by another event, INVALID_ARGUMENT when a body does
+        not parse, a digest does not fit or the event could not have come about after those before it,
+        FAILED_PRECONDITION when a number would leave a gap.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

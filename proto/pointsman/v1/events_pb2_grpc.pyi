@@ -35,13 +35,14 @@ class EventsStub:
     def __new__(cls, channel: _aio.Channel) -> EventsAsyncStub: ...
     ExportEvents: _grpc.UnaryStreamMultiCallable[_events_pb2.ExportEventsRequest, _events_pb2.ExportEventsResponse]
     """Streams events in the order of their sequence numbers. A broken stream is resumed from the last number seen plus
-    one. Ends at the end of the log, or with `follow` when the caller ends it.
+    one. Ends at the end of the log, or with `follow` when the caller ends it; UNAVAILABLE when the server does.
     """
     ImportEvents: _grpc.StreamUnaryMultiCallable[_events_pb2.ImportEventsRequest, _events_pb2.ImportEventsResponse]
     """Takes events into the log, in the order of their sequence numbers. An event that is there already is
     skipped, so a broken stream is simply sent again: what was taken in before it broke stays.
-    ALREADY_EXISTS when a number is taken by another event, INVALID_ARGUMENT when a body does not parse or a digest
-    does not fit, FAILED_PRECONDITION when a number would leave a gap.
+    ALREADY_EXISTS when a number, decision id or request key is taken by another event, INVALID_ARGUMENT when a body does
+    not parse, a digest does not fit or the event could not have come about after those before it,
+    FAILED_PRECONDITION when a number would leave a gap.
     """
     EraseSessions: _grpc.UnaryUnaryMultiCallable[_events_pb2.EraseSessionsRequest, _events_pb2.EraseSessionsResponse]
     """Deletes the features of sessions, in the log and in the archive. What was learned from them stays, their decisions
@@ -56,13 +57,14 @@ class EventsAsyncStub(EventsStub):
     def __init__(self, channel: _aio.Channel) -> None: ...
     ExportEvents: _aio.UnaryStreamMultiCallable[_events_pb2.ExportEventsRequest, _events_pb2.ExportEventsResponse]  # type: ignore[assignment]
     """Streams events in the order of their sequence numbers. A broken stream is resumed from the last number seen plus
-    one. Ends at the end of the log, or with `follow` when the caller ends it.
+    one. Ends at the end of the log, or with `follow` when the caller ends it; UNAVAILABLE when the server does.
     """
     ImportEvents: _aio.StreamUnaryMultiCallable[_events_pb2.ImportEventsRequest, _events_pb2.ImportEventsResponse]  # type: ignore[assignment]
     """Takes events into the log, in the order of their sequence numbers. An event that is there already is
     skipped, so a broken stream is simply sent again: what was taken in before it broke stays.
-    ALREADY_EXISTS when a number is taken by another event, INVALID_ARGUMENT when a body does not parse or a digest
-    does not fit, FAILED_PRECONDITION when a number would leave a gap.
+    ALREADY_EXISTS when a number, decision id or request key is taken by another event, INVALID_ARGUMENT when a body does
+    not parse, a digest does not fit or the event could not have come about after those before it,
+    FAILED_PRECONDITION when a number would leave a gap.
     """
     EraseSessions: _aio.UnaryUnaryMultiCallable[_events_pb2.EraseSessionsRequest, _events_pb2.EraseSessionsResponse]  # type: ignore[assignment]
     """Deletes the features of sessions, in the log and in the archive. What was learned from them stays, their decisions
@@ -80,7 +82,7 @@ class EventsServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_events_pb2.ExportEventsResponse], _abc.AsyncIterator[_events_pb2.ExportEventsResponse]]:
         """Streams events in the order of their sequence numbers. A broken stream is resumed from the last number seen plus
-        one. Ends at the end of the log, or with `follow` when the caller ends it.
+        one. Ends at the end of the log, or with `follow` when the caller ends it; UNAVAILABLE when the server does.
         """
 
     @_abc_1.abstractmethod
@@ -91,8 +93,9 @@ class EventsServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_events_pb2.ImportEventsResponse, _abc.Awaitable[_events_pb2.ImportEventsResponse]]:
         """Takes events into the log, in the order of their sequence numbers. An event that is there already is
         skipped, so a broken stream is simply sent again: what was taken in before it broke stays.
-        ALREADY_EXISTS when a number is taken by another event, INVALID_ARGUMENT when a body does not parse or a digest
-        does not fit, FAILED_PRECONDITION when a number would leave a gap.
+        ALREADY_EXISTS when a number, decision id or request key is taken by another event, INVALID_ARGUMENT when a body does
+        not parse, a digest does not fit or the event could not have come about after those before it,
+        FAILED_PRECONDITION when a number would leave a gap.
         """
 
     @_abc_1.abstractmethod

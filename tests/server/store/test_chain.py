@@ -26,7 +26,7 @@ def stored(*events: NewEvent) -> list[StoredEvent]:
         private = private_digest(event.private)
         digest = link(digest, seq, event, private)
         fields = {name: getattr(event, name) for name in NewEvent.__struct_fields__}
-        log.append(StoredEvent(**fields, seq=seq, digest=digest, private_digest=private))
+        log.append(StoredEvent(**{**fields, "private_digest": private}, seq=seq, digest=digest))
     return log
 
 
@@ -45,7 +45,6 @@ def numbered(count: int) -> list[StoredEvent]:
         {"request_digest": b"digesu"},
         {"body": b"{ }"},
         {"private": b"salt and featureS"},
-        {"private": b""},
         {"private_digest": b""},
         {"digest": GENESIS},
         {"kind": b"decided"},

@@ -17,7 +17,8 @@ OpenStore = Callable[[], Store]
 
 
 def as_new(event: StoredEvent) -> NewEvent:
-    return NewEvent(**{name: getattr(event, name) for name in NewEvent.__struct_fields__})
+    fields = set(NewEvent.__struct_fields__) - {"private_digest"}
+    return NewEvent(**{name: getattr(event, name) for name in fields})
 
 
 def test_an_empty_store(open_store: OpenStore) -> None:
@@ -213,3 +214,33 @@ def test_a_closed_store_says_so(open_store: OpenStore, make_event: MakeEvent) ->
     with pytest.raises(StoreUnavailable):
         store.read(0, 1)
     assert open_store().last_seq == 1
+
+
+def test_what_is_erased_is_gone_and_the_log_stays_whole(open_store: OpenStore, make_event: MakeEvent) -> None:
+    store = open_store()
+    events = [make_event(n) for n in range(9)]
+    store.append(events)
+    session = events[0].session_id, events[0].router
+    store.append([NewEvent(at_us=1, kind="erased", session_id=session[0], router=session[1], body=b"{}")])
+    digests = [event.digest for event in store.read(0, 100)]
+    assert store.erase(0) == 10
+    assert store.erase(10) == 10
+    after = store.read(0, 100)
+    assert [event.digest for event in after] == digests
+    expected = [b"" if (e.session_id, e.router) == session else e.private for e in events]
+    assert [event.private for event in after] == [*expected, b""]
+    assert expected != [event.private for event in events]
+    assert store.verify() == []
+
+
+def test_an_event_whose_private_part_was_erased_elsewhere_keeps_its_digest(
+    open_store: OpenStore, make_event: MakeEvent
+) -> None:
+    store = open_store()
+    store.append([make_event(0)])
+    (there,) = store.read(0, 1)
+    store.append([msgspec.structs.replace(make_event(3), private=b"", private_digest=there.private_digest)])
+    here = store.event(2)
+    assert here is not None
+    assert (here.private, here.private_digest) == (b"", there.private_digest)
+    assert [problem.seq for problem in store.verify()] == [2], "until its erasure is there too"

@@ -1,0 +1,298 @@
+"""`pointsman export | import | check`: the log as Parquet and back, and whether it is whole.
+
+Exit status: 0; 1 where a server cannot be reached or refuses; 2 for bad usage or input; 3 where a log is damaged. Each
+after one line that says what and where.
+"""
+
+import argparse
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import grpc
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from bandit import record
+from bandit.configuration import Configuration
+from bandit.errors import InvalidInput, PointsmanError
+from pointsman.v1 import events_pb2 as pb
+from pointsman.v1 import events_pb2_grpc
+from server.archive import Archive, ArchiveError, pages, read
+from server.console.output import Output, plain
+from server.convert import events as convert
+from server.intake import Intake, Offered
+from server.sessions import SessionCache
+from server.store.errors import StoreDamaged, StoreError
+from server.store.protocol import NewEvent, Problem, StoredEvent
+from server.store.sqlite import SqliteReader, SqliteStore
+
+_Subparsers: TypeAlias = "argparse._SubParsersAction[Any]"
+_Command: TypeAlias = Callable[[argparse.Namespace, Output], None]
+
+_Advance: TypeAlias = Callable[[int, int | None], None]
+"""Told how much is done, and of how much, if that is known."""
+
+_CACHED_SESSIONS = 10_000
+_MESSAGE_BYTES = 1 << 20
+_FORMATS = ("parquet", "vw-dsjson", "obp")
+
+
+class _Damaged(Exception):
+    """A log is not whole; the text says so in one line."""
+
+
+def add_export(subparsers: _Subparsers) -> None:
+    """Adds `export`."""
+    parser = _add(
+        subparsers,
+        "export",
+        _export,
+        "Writes the log as Parquet files by day into the folder OUT; what is there already is gone on from.",
+    )
+    parser.add_argument("out", metavar="OUT", type=Path)
+    _add_place(parser, "to export")
+    parser.add_argument("--router", metavar="R", help="only this router's events; such an export is no whole log")
+
+
+def add_import(subparsers: _Subparsers) -> None:
+    """Adds `import`."""
+    parser = _add(
+        subparsers,
+        "import",
+        _import,
+        "Takes the events of an export into a log. They keep their numbers, times and digests; those that are there "
+        "already are skipped.",
+    )
+    parser.add_argument("source", metavar="IN", type=Path, help="a folder that export wrote, or a Parquet file of one")
+    _add_place(parser, "to import into")
+    parser.add_argument("--renumber", action="store_true", help="give the events the next numbers of the log")
+
+
+def add_check(subparsers: _Subparsers) -> None:
+    """Adds `check`."""
+    parser = subparsers.add_parser("check", help="is the log whole?", description="Verifies every event of a log.")
+    parser.add_argument("data_dir", metavar="DATA_DIR", type=Path)
+    parser.add_argument("--json", metavar="FILE", help="write the answer as JSON; - is standard output")
+    parser.set_defaults(run=lambda asked: _run(asked, _check))
+
+
+def _add(subparsers: _Subparsers, name: str, command: _Command, description: str) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = subparsers.add_parser(name, help=description, description=description)
+    parser.add_argument("--format", choices=_FORMATS, default="parquet", help="parquet (default)")
+    parser.add_argument("--json", metavar="FILE", help="write the answer as JSON; - is standard output")
+    parser.set_defaults(run=lambda asked: _run(asked, command))
+    return parser
+
+
+def _add_place(parser: argparse.ArgumentParser, what: str) -> None:
+    place = parser.add_mutually_exclusive_group(required=True)
+    place.add_argument("--server", metavar="HOST:PORT", help=f"the running server {what}")
+    place.add_argument("--data-dir", metavar="DIR", type=Path, help=f"the data directory {what}")
+
+
+def _run(asked: argparse.Namespace, command: _Command) -> int:
+    try:
+        if getattr(asked, "format", "parquet") != "parquet":
+            raise InvalidInput("--format", f"{asked.format} is not built yet")
+        command(asked, Output(asked.json))
+        return 0
+    except (_Damaged, StoreDamaged) as error:
+        status, line = 3, str(error)
+    except (PointsmanError, StoreError, ArchiveError, OSError, ValueError) as error:
+        status, line = 2, str(error)
+    except grpc.RpcError as error:
+        status, line = 1, f"{error.code().name}: {error.details()} (server {asked.server})"
+    print(f"pointsman {asked.command}: {plain(line)}", file=sys.stderr)
+    return status
+
+
+# --- export ------------------------------------------------------------------------------------------------------
+
+
+def _export(asked: argparse.Namespace, output: Output) -> None:
+    source = _of_server if asked.server else _of_directory
+    archive = Archive(asked.out)
+    try:
+        with _Bar("events") as advance:
+            began = archive.upto
+            taken = archive.extend(source(asked, began), lambda upto: advance(upto, None))
+            upto = archive.upto
+    finally:
+        archive.close()
+    output.json({"out": str(asked.out), "events": taken, "last_sequence": upto})
+    output.line(f"{taken:,} events written to {asked.out}, up to number {upto:,}")
+
+
+def _of_directory(asked: argparse.Namespace, after: int) -> Iterator[Sequence[StoredEvent]]:
+    reader = SqliteStore.open_reader(asked.data_dir)
+    try:
+        for page in pages(reader, after):
+            yield [event for event in page if asked.router in (None, event.router)]
+    finally:
+        reader.close()
+
+
+def _of_server(asked: argparse.Namespace, after: int) -> Iterator[Sequence[StoredEvent]]:
+    request = pb.ExportEventsRequest(
+        router=asked.router or "", all_routers=asked.router is None, from_sequence=after + 1
+    )
+    with _channel(asked.server) as channel:
+        for chunk in events_pb2_grpc.EventsStub(channel).ExportEvents(request):
+            yield [convert.stored(event) for event in chunk.events]
+
+
+# --- import ------------------------------------------------------------------------------------------------------
+
+
+def _import(asked: argparse.Namespace, output: Output) -> None:
+    into = _into_server if asked.server else _into_directory
+    with _Bar("events") as advance:
+        imported, skipped, last = into(asked, advance)
+    output.json({"imported": imported, "skipped": skipped, "last_sequence": last})
+    output.line(f"{imported:,} events imported, {skipped:,} were there; the log ends at number {last:,}")
+
+
+def _into_directory(asked: argparse.Namespace, advance: _Advance) -> tuple[int, int, int]:
+    source = read(asked.source)
+    first = next(source)  # nothing is created for a source that cannot be read
+    store = SqliteStore.open(asked.data_dir)
+    try:
+        sessions = SessionCache(store, _CACHED_SESSIONS)
+        configurations: dict[str, Configuration] = _configurations(store)
+        intake = Intake(store, sessions.get, lambda router: configurations.get(router, Configuration()))
+        imported = skipped = 0
+        for page in _chain(first, source):
+            admitted = intake.admit([_offered(logged, renumber=asked.renumber) for logged in page], store.last_seq + 1)
+            if admitted.news:
+                store.append([news.logged for news in admitted.news])
+            for news in admitted.news:
+                router = news.logged.router
+                configurations[router] = configurations.get(router, Configuration()).apply(news.event)
+                if news.after is not None:
+                    sessions.put(router, news.after)
+            sessions.trim(keep=())
+            imported += len(admitted.news)
+            skipped += admitted.skipped
+            advance(imported + skipped, None)
+        return imported, skipped, store.last_seq
+    finally:
+        store.close()
+
+
+def _configurations(reader: SqliteReader) -> dict[str, Configuration]:
+    """Every router of the log as it says they are."""
+    found: dict[str, Configuration] = {}
+    for page in pages(reader, 0):
+        for stored in page:
+            if not stored.session_id:
+                event = record.decode(stored.kind, stored.body, stored.private).event
+                found[stored.router] = found.get(stored.router, Configuration()).apply(event)
+    return found
+
+
+def _chain(first: list[record.Logged], rest: Iterator[list[record.Logged]]) -> Iterator[list[record.Logged]]:
+    yield first
+    yield from rest
+
+
+def _offered(logged: record.Logged, *, renumber: bool) -> Offered:
+    try:
+        event = NewEvent(**{name: value for name, value in logged.items() if name not in ("seq", "digest")})  # type: ignore[arg-type]
+    except ValueError as error:
+        raise InvalidInput("IN", str(error)) from error
+    if renumber:
+        return Offered(seq=0, event=event)
+    return Offered(seq=logged["seq"], event=event, digest=logged["digest"])
+
+
+def _into_server(asked: argparse.Namespace, advance: _Advance) -> tuple[int, int, int]:
+    source = read(asked.source)
+    first = next(source)
+
+    def requests() -> Iterator[pb.ImportEventsRequest]:
+        sent = size = 0
+        request = pb.ImportEventsRequest()
+        for page in _chain(first, source):
+            for logged in page:
+                event = convert.message(StoredEvent(**logged))
+                if asked.renumber:
+                    event.sequence, event.digest = 0, b""
+                length = event.ByteSize()
+                if request.events and size + length > _MESSAGE_BYTES:
+                    yield request
+                    advance(sent, None)
+                    request, size = pb.ImportEventsRequest(), 0
+                request.events.append(event)
+                sent += 1
+                size += length
+        yield request
+
+    with _channel(asked.server) as channel:
+        answer = events_pb2_grpc.EventsStub(channel).ImportEvents(requests())
+    return answer.imported, answer.skipped, answer.last_sequence
+
+
+# --- check -------------------------------------------------------------------------------------------------------
+
+
+def _check(asked: argparse.Namespace, output: Output) -> None:
+    events = 0
+    problems: list[Problem] = []
+    try:
+        reader = SqliteStore.open_reader(asked.data_dir)
+        try:
+            events = reader.last_seq
+            with _Bar("events verified") as advance:
+                problems = reader.verify(advance)
+        finally:
+            reader.close()
+    except StoreDamaged as error:
+        problems = [Problem(error.seq, error.what)]
+    output.json(
+        {
+            "data_dir": str(asked.data_dir),
+            "whole": not problems,
+            "events": events,
+            "problems": [{"sequence": problem.seq, "what": problem.what} for problem in problems],
+        }
+    )
+    for problem in problems:
+        output.line(f"event {problem.seq}: {problem.what}" if problem.seq is not None else problem.what)
+    if problems:
+        raise _Damaged(f"{asked.data_dir} is damaged: {len(problems)} problems")
+    output.line(f"{asked.data_dir} is whole: {events:,} events")
+
+
+# --- what they share ---------------------------------------------------------------------------------------------
+
+
+def _channel(server: str) -> AbstractContextManager[grpc.Channel]:
+    # An event may be as large as the request that it came from, and a little larger.
+    return grpc.insecure_channel(server, options=[("grpc.max_receive_message_length", -1)])
+
+
+class _Bar:
+    """A progress bar on standard error, where that is a terminal."""
+
+    def __init__(self, what: str) -> None:
+        console = Console(stderr=True)
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            console=console,
+            transient=True,
+            disable=not console.is_terminal,
+        )
+        self._bar = self._progress.add_task(what, total=None)
+
+    def __enter__(self) -> Callable[[int, int | None], None]:
+        self._progress.start()
+        return lambda done, total: self._progress.update(self._bar, completed=done, total=total)
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()

@@ -1,0 +1,127 @@
+"""Features that somebody wants deleted are gone: from the log, its files and the archive; what was learned stays."""
+
+import sqlite3
+import time
+from pathlib import Path
+
+import duckdb
+import grpc
+import pytest
+
+from bandit import record
+from bandit.events import Erased
+from pointsman import field_violations
+from pointsman.v1 import admin_pb2, events_pb2
+from pointsman.v1 import routing_pb2 as pb
+from server.erasure import Erasure
+from server.store.protocol import NewEvent
+from server.store.sqlite import SqliteStore
+
+SECRET = "Rumpelstiltskin"
+CONFIG = """
+[service]
+archive_seconds = 0.2
+[router]
+policy = "thompson"
+draws = 16
+[[arms]]
+id = "a"
+[[arms]]
+id = "b"
+"""
+
+
+def select(server, session_id: str, secret: str) -> pb.SelectResponse:
+    request = pb.SelectRequest(session_id=session_id)
+    request.features["customer"].category = secret
+    return server.routing.Select(request)
+
+
+def holding(folder: Path, secret: str) -> list[Path]:
+    return [path for path in folder.rglob("*") if path.is_file() and secret.encode() in path.read_bytes()]
+
+
+def test_what_is_erased_is_nowhere_and_the_rest_stands(serving, tmp_path):
+    server = serving(tmp_path / "data", CONFIG)
+    gone = select(server, "gone", SECRET)
+    kept = select(server, "kept", "Snow White")
+    server.routing.Escalate(pb.EscalateRequest(decision_id=gone.decision_id, reason=1))
+    server.routing.Reward(pb.RewardRequest(session_id="gone", success=1.0, cost_usd=1.0, final=True))
+    archive = f"{tmp_path}/data/archive/*/*.parquet"
+    features = f"SELECT count(*) FROM '{archive}' WHERE session_id = 'gone' AND features IS NOT NULL"
+    wait_for(lambda: list((tmp_path / "data/archive").glob("*/*.parquet")) and count(features) > 0)
+
+    unknown = events_pb2.EraseSessionsRequest(session_ids=["gone", "never"])
+    with pytest.raises(grpc.RpcError) as error:
+        server.events.EraseSessions(unknown)
+    assert error.value.code() == grpc.StatusCode.NOT_FOUND
+    with pytest.raises(grpc.RpcError) as error:
+        server.events.EraseSessions(events_pb2.EraseSessionsRequest())
+    assert [field for field, _ in field_violations(error.value)] == ["session_ids"]
+    shown = server.routing.GetDecision(pb.GetDecisionRequest(decision_id=gone.decision_id))
+    assert shown.confirmed and shown.features["customer"].category == SECRET
+
+    learned = server.admin.GetRouter(admin_pb2.GetRouterRequest()).router.epoch_hash
+    assert server.events.EraseSessions(events_pb2.EraseSessionsRequest(session_ids=["gone", "gone"])).erased == 1
+    last = server.last_sequence()
+    assert server.events.EraseSessions(events_pb2.EraseSessionsRequest(session_ids=["gone"])).erased == 1
+    assert server.last_sequence() == last, "erasing again changes nothing"
+    shown = server.routing.GetDecision(pb.GetDecisionRequest(decision_id=gone.decision_id))
+    assert (shown.erased, shown.confirmed, dict(shown.features)) == (True, False, {})
+    assert server.routing.GetDecision(pb.GetDecisionRequest(decision_id=kept.decision_id)).confirmed
+    assert server.admin.GetRouter(admin_pb2.GetRouterRequest()).router.epoch_hash == learned
+    wait_for(lambda: count(features) == 0)
+    assert count(f"SELECT count(*) FROM '{archive}' WHERE features IS NOT NULL") == 1
+    wait_for(lambda: int((tmp_path / "data/archive/upto").read_text()) == last)
+    assert count(f"SELECT count(*) FROM '{archive}'") == last
+    assert server.stop() == 0
+    log = [path for path in holding(tmp_path / "data", SECRET) if "epochs" not in path.parts]
+    assert log == []
+    assert holding(tmp_path / "data", "Snow White")
+    reader = SqliteStore.open_reader(tmp_path / "data")
+    assert reader.verify() == []
+    reader.close()
+
+
+def wait_for(holds) -> None:
+    deadline = time.monotonic() + 20
+    while not holds():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def count(query: str) -> int:
+    return duckdb.sql(query).fetchall()[0][0]
+
+
+def private(seq: int, session_id: str) -> NewEvent:
+    return NewEvent(at_us=seq, kind="stuck", router="r", session_id=session_id, body=b"{}", private=SECRET.encode())
+
+
+def test_an_erasure_that_was_interrupted_is_completed(tmp_path):
+    store = SqliteStore.open(tmp_path)
+    erased = record.encode(Erased(session_id="gone"), salt=b"").body
+    store.append([private(1, "gone"), private(2, "kept")])
+    store.append([NewEvent(at_us=3, kind="erased", router="r", session_id="gone", body=erased), private(4, "gone")])
+    store.close()
+    store = SqliteStore.open(tmp_path)
+    Erasure(store, tmp_path).complete()
+    assert [event.private for event in store.read(0, 9)] == [b"", SECRET.encode(), b"", SECRET.encode()]
+    assert store.verify() == []
+    store.append([NewEvent(at_us=5, kind="erased", router="r", session_id="gone", body=erased)])
+    Erasure(store, tmp_path).complete()
+    assert [event.seq for event in store.read(0, 9) if event.private] == [2]
+    assert store.verify() == []
+    store.close()
+
+
+def test_a_private_part_that_nobody_erased_is_missed(tmp_path):
+    store = SqliteStore.open(tmp_path)
+    store.append([private(1, "a"), private(2, "b")])
+    store.close()
+    with sqlite3.connect(tmp_path / "events.db") as database:
+        database.execute("UPDATE events SET private = x'' WHERE seq = 1")
+    database.close()
+    store = SqliteStore.open(tmp_path)
+    assert [problem.seq for problem in store.verify()] == [1]
+    store.close()
