@@ -76,8 +76,8 @@ class EventsServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def EraseSessions(self, request, context):
-        """Deletes the features of sessions, in the log and in the archive. What was learned from them stays, their decisions
-        can no longer be confirmed, and GetDecision says `erased`. Erasing again changes nothing. NOT_FOUND, and nothing
+        """Deletes the features of sessions: in the log before it answers, in the archive soon after. What was learned from them
+        stays, their decisions can no longer be confirmed, and GetDecision says `erased`. Erasing again changes nothing. NOT_FOUND, and nothing
         erased, where a session is unknown.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)

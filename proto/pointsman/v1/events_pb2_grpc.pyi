@@ -45,8 +45,8 @@ class EventsStub:
     FAILED_PRECONDITION when a number would leave a gap.
     """
     EraseSessions: _grpc.UnaryUnaryMultiCallable[_events_pb2.EraseSessionsRequest, _events_pb2.EraseSessionsResponse]
-    """Deletes the features of sessions, in the log and in the archive. What was learned from them stays, their decisions
-    can no longer be confirmed, and GetDecision says `erased`. Erasing again changes nothing. NOT_FOUND, and nothing
+    """Deletes the features of sessions: in the log before it answers, in the archive soon after. What was learned from them
+    stays, their decisions can no longer be confirmed, and GetDecision says `erased`. Erasing again changes nothing. NOT_FOUND, and nothing
     erased, where a session is unknown.
     """
 
@@ -67,8 +67,8 @@ class EventsAsyncStub(EventsStub):
     FAILED_PRECONDITION when a number would leave a gap.
     """
     EraseSessions: _aio.UnaryUnaryMultiCallable[_events_pb2.EraseSessionsRequest, _events_pb2.EraseSessionsResponse]  # type: ignore[assignment]
-    """Deletes the features of sessions, in the log and in the archive. What was learned from them stays, their decisions
-    can no longer be confirmed, and GetDecision says `erased`. Erasing again changes nothing. NOT_FOUND, and nothing
+    """Deletes the features of sessions: in the log before it answers, in the archive soon after. What was learned from them
+    stays, their decisions can no longer be confirmed, and GetDecision says `erased`. Erasing again changes nothing. NOT_FOUND, and nothing
     erased, where a session is unknown.
     """
 
@@ -104,8 +104,8 @@ class EventsServicer(metaclass=_abc_1.ABCMeta):
         request: _events_pb2.EraseSessionsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_events_pb2.EraseSessionsResponse, _abc.Awaitable[_events_pb2.EraseSessionsResponse]]:
-        """Deletes the features of sessions, in the log and in the archive. What was learned from them stays, their decisions
-        can no longer be confirmed, and GetDecision says `erased`. Erasing again changes nothing. NOT_FOUND, and nothing
+        """Deletes the features of sessions: in the log before it answers, in the archive soon after. What was learned from them
+        stays, their decisions can no longer be confirmed, and GetDecision says `erased`. Erasing again changes nothing. NOT_FOUND, and nothing
         erased, where a session is unknown.
         """
 
