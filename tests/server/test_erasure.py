@@ -61,7 +61,9 @@ def test_what_is_erased_is_nowhere_and_the_rest_stands(serving, tmp_path):
     shown = server.routing.GetDecision(pb.GetDecisionRequest(decision_id=gone.decision_id))
     assert shown.confirmed and shown.features["customer"].category == SECRET
 
-    learned = server.admin.GetRouter(admin_pb2.GetRouterRequest()).router.epoch_hash
+    router = lambda: server.admin.GetRouter(admin_pb2.GetRouterRequest()).router  # noqa: E731
+    wait_for(lambda: router().learned_sequence == router().last_sequence)
+    learned = router().epoch_hash
     assert server.events.EraseSessions(events_pb2.EraseSessionsRequest(session_ids=["gone", "gone"])).erased == 1
     last = server.last_sequence()
     assert server.events.EraseSessions(events_pb2.EraseSessionsRequest(session_ids=["gone"])).erased == 1
@@ -69,7 +71,7 @@ def test_what_is_erased_is_nowhere_and_the_rest_stands(serving, tmp_path):
     shown = server.routing.GetDecision(pb.GetDecisionRequest(decision_id=gone.decision_id))
     assert (shown.erased, shown.confirmed, dict(shown.features)) == (True, False, {})
     assert server.routing.GetDecision(pb.GetDecisionRequest(decision_id=kept.decision_id)).confirmed
-    assert server.admin.GetRouter(admin_pb2.GetRouterRequest()).router.epoch_hash == learned
+    assert router().epoch_hash == learned
     wait_for(lambda: count(features) == 0)
     assert count(f"SELECT count(*) FROM '{archive}' WHERE features IS NOT NULL") == 1
     wait_for(lambda: int((tmp_path / "data/archive/upto").read_text()) == last)

@@ -139,21 +139,31 @@ def test_inline_learning_is_done_before_the_next_select(serving, tmp_path):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="asks the kernel to end the child with its parent")
-def test_the_fitter_dies_with_a_killed_server_and_is_replaced_when_it_dies(serving, tmp_path):
+def test_children_die_with_a_killed_server_and_the_fitter_is_replaced_when_it_dies(serving, tmp_path):
     server = serving(tmp_path / "data")
-    (child,) = children(server.process.pid)
+    (child,) = wait_for(lambda: children(server.process.pid, "server.fitter"))
+    (archiving,) = wait_for(lambda: children(server.process.pid, "server.archive"))
     os.kill(child, signal.SIGKILL)
-    replaced = wait_for(lambda: [pid for pid in children(server.process.pid) if pid != child])
+    replaced = wait_for(lambda: [pid for pid in children(server.process.pid, "server.fitter") if pid != child])
     server.routing.Reward(
         pb.RewardRequest(decision_id=server.routing.Select(pb.SelectRequest()).decision_id, success=1)
     )
     wait_for(lambda: server.admin.GetRouter(admin_pb2.GetRouterRequest()).router.epoch >= 1)
     server.kill()
-    wait_for(lambda: not any(Path(f"/proc/{pid}/cmdline").exists() and alive(pid) for pid in replaced))
+    wait_for(lambda: not any(Path(f"/proc/{pid}/cmdline").exists() and alive(pid) for pid in [*replaced, archiving]))
 
 
-def children(parent: int) -> list[int]:
-    return [int(pid) for pid in Path(f"/proc/{parent}/task/{parent}/children").read_text().split()]
+def children(parent: int, module: str) -> list[int]:
+    """The child processes that run a module."""
+    pids = [int(pid) for pid in Path(f"/proc/{parent}/task/{parent}/children").read_text().split()]
+    return [pid for pid in pids if runs(pid, module)]
+
+
+def runs(pid: int, module: str) -> bool:
+    try:
+        return module.encode() in Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return False
 
 
 def alive(pid: int) -> bool:
