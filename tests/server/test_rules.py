@@ -4,15 +4,10 @@ import time
 
 import grpc
 import pytest
-from msgspec.structs import replace
 
-from bandit import record
-from bandit.events import ArmPut, AvailabilitySet, RouterPut
-from bandit.types import Arm, Failover, Figure, Mode, Objective, RouterSettings, Rule
 from pointsman import field_violations
+from pointsman.v1 import admin_pb2
 from pointsman.v1 import routing_pb2 as pb
-from server.store.protocol import NewEvent
-from server.store.sqlite import SqliteStore
 
 SECONDS = 10
 
@@ -26,8 +21,10 @@ def escalate(server, choice, reason=pb.ESCALATION_REASON_VERIFIED_FAILURE, **mor
     return server.routing.Escalate(request, timeout=SECONDS)
 
 
-def report(server, choice, request_id="", **signals):
-    request = pb.ReportProgressRequest(decision_id=choice.decision_id, request_id=request_id, signals=signals)
+def report(server, choice, request_id="", router="", **signals):
+    request = pb.ReportProgressRequest(
+        router=router, decision_id=choice.decision_id, request_id=request_id, signals=signals
+    )
     return server.routing.ReportProgress(request, timeout=SECONDS)
 
 
@@ -180,65 +177,69 @@ def test_an_endpoint_is_one_of_the_arm_s(server):
 # --- rules that an operator sets ---------------------------------------------------------------------------------
 
 
+PLAIN = tuple(admin_pb2.Arm(id=name) for name in "abcd")
+PLACES = (admin_pb2.Arm(id="near", endpoints=["east", "west"]), admin_pb2.Arm(id="far"))
+PRICED = tuple(
+    admin_pb2.Arm(id=name, figures=[{"success_rate": 0.5, "cost_usd_mean": usd}])
+    for name, usd in (("cheap", 0.1), ("dear", 2.0))
+)
+
+
 class Story:
-    """A router as an operator has it: what is changed is put into the log between two runs of the server."""
+    """A router of its own on the server: its operator, and the agents that talk to it."""
 
-    def __init__(self, serving, folder, *arms, policy="uniform", **settings):
-        self._serving, self._folder = serving, folder / "data"
-        self._folder.mkdir()
-        self._settings = RouterSettings(policy=policy, **settings)
-        self._arms = {arm.id: arm for arm in arms}
-        self.server = None
-        self.change(*(ArmPut(arm=arm) for arm in arms), RouterPut(settings=self._settings))
+    def __init__(self, server, name, arms=PLAIN, policy="uniform", **settings):
+        self.server, self.name = server, name
+        request = admin_pb2.CreateRouterRequest(router=name, policy=policy, settings=settings)
+        server.admin.CreateRouter(request, timeout=SECONDS)
+        for arm in arms:
+            server.admin.PutArm(admin_pb2.PutArmRequest(router=name, arm=arm), timeout=SECONDS)
 
-    def change(self, *events):
-        if self.server is not None:
-            assert self.server.stop() == 0
-        store = SqliteStore.open(self._folder)
-        store.append([self._logged(event) for event in events])
-        store.close()
-        self.server = self._serving(self._folder, None)
+    # The operator.
 
-    def _logged(self, event):
-        recorded = record.encode(event, salt=bytes(record.SALT_BYTES))
-        at_us = int(time.time() * 1e6)
-        return NewEvent(at_us=at_us, kind=recorded.kind, router="default", body=recorded.body)
+    def update(self, **settings):
+        request = admin_pb2.UpdateRouterRequest(router=self.name, settings=settings)
+        self.server.admin.UpdateRouter(request, timeout=SECONDS)
 
-    def settings(self, **changes):
-        self._settings = replace(self._settings, **changes)
-        return RouterPut(settings=self._settings)
+    def retire(self, arm):
+        self.server.admin.RetireArm(admin_pb2.RetireArmRequest(router=self.name, arm=arm), timeout=SECONDS)
 
-    def retired(self, arm):
-        return ArmPut(arm=replace(self._arms[arm], retired=True))
+    def down(self, arm, why="", *, seconds=600.0, endpoint=""):
+        request = admin_pb2.SetAvailabilityRequest(
+            router=self.name, arm=arm, down_seconds=seconds, why=why, endpoint=endpoint
+        )
+        self.server.admin.SetAvailability(request, timeout=SECONDS)
 
-    def down(self, arm, why="", endpoint=""):
-        return AvailabilitySet(arm=arm, endpoint=endpoint, until_us=int((time.time() + 600) * 1e6), why=why)
+    def mode(self, mode):
+        self.server.admin.SetMode(admin_pb2.SetModeRequest(router=self.name, mode=mode), timeout=SECONDS)
+
+    # The agents.
 
     def select(self, session_id, categories=(), **more):
-        request = pb.SelectRequest(session_id=session_id, **more)
+        request = pb.SelectRequest(router=self.name, session_id=session_id, **more)
         for name, value in dict(categories).items():
             request.features[name].category = value
         return self.server.routing.Select(request, timeout=SECONDS)
 
+    def escalate(self, choice, reason=pb.ESCALATION_REASON_VERIFIED_FAILURE, **more):
+        return escalate(self.server, choice, reason, router=self.name, **more)
+
     def first_attempt(self, session_id):
-        return session_of(self.server, session_id).attempts[0]
+        request = pb.GetSessionRequest(router=self.name, session_id=session_id)
+        return self.server.routing.GetSession(request, timeout=SECONDS).attempts[0]
+
+    def decision(self, choice):
+        return decision_of(self.server, choice, self.name)
 
 
-PLAIN = tuple(Arm(id=name) for name in "abcd")
-PLACES = (Arm(id="near", endpoints=("east", "west")), Arm(id="far"))
-PRICED = (
-    Arm(id="cheap", figures=(Figure(success_rate=0.5, cost_usd=0.1),)),
-    Arm(id="dear", figures=(Figure(success_rate=0.5, cost_usd=2.0),)),
-)
-
-
-def test_rules_hold_by_organisation_project_and_user_and_a_pick_wins(serving, tmp_path):
-    rules = (
-        Rule(organisation="bank", allow=frozenset("ab")),
-        Rule(organisation="bank", project="ledger", deny=frozenset("a")),
-        Rule(user="intern", deny=frozenset("b")),
-    )
-    story = Story(serving, tmp_path, *PLAIN, rules=rules)
+def test_rules_hold_by_organisation_project_and_user_and_a_pick_wins(server):
+    rules = [
+        {"organisation": "bank", "allow": ["a", "b"]},
+        {"organisation": "bank", "project": "ledger", "deny": ["a"]},
+        {"user": "intern", "deny": ["b"]},
+    ]
+    story = Story(server, "callers")
+    story.update(rules={"rules": rules})
     assert reasons(story.select("nobody")) == {}
     bank = "not among the arms allowed by the rule for organisation 'bank'"
     assert reasons(story.select("bank", {"organisation": "bank"})) == {"c": bank, "d": bank}
@@ -252,75 +253,87 @@ def test_rules_hold_by_organisation_project_and_user_and_a_pick_wins(serving, tm
     assert (pinned.arm, pinned.reason, pinned.propensity) == ("c", pb.SELECT_REASON_PINNED, 1.0)
     assert story.select("pin", {"user": "intern"}).reason == pb.SELECT_REASON_STICKY
     for choice in (only, pinned):
-        decision_of(story.server, choice)
+        story.decision(choice)
 
 
-def test_an_arm_that_is_forbidden_retired_or_down_in_mid_session_is_left(serving, tmp_path):
-    story = Story(serving, tmp_path, *PLAIN)
+def test_an_arm_that_is_forbidden_retired_or_down_in_mid_session_is_left(server):
+    story = Story(server, "left")
     begun = {arm: story.select(f"on-{arm}", {"project": "x"}, pinned_arm=arm) for arm in "abc"}
     sampled = story.select("sampled", {"project": "x"}, allow=["d"])
-    story.change(
-        story.settings(rules=(Rule(project="x", deny=frozenset("d")),)),
-        story.retired("a"),
-        story.down("b", "maintenance"),
-    )
+    story.update(rules={"rules": [{"project": "x", "deny": ["d"]}]})
+    story.retire("a")
+    story.down("b", "maintenance")
     for arm, why in (("a", "retired"), ("b", "maintenance")):
         moved = story.select(f"on-{arm}")
         assert (moved.attempt, moved.reason) == (2, pb.SELECT_REASON_REROUTED_UNAVAILABLE)
         left = story.first_attempt(f"on-{arm}")
         assert left.left_reason == pb.ESCALATION_REASON_UNAVAILABLE and left.outcome.success_censored
         assert f"{arm}: {why}" in refused(lambda arm=arm: story.select("pin", pinned_arm=arm)).details()
-        decision_of(story.server, moved)
-        decision_of(story.server, begun[arm])
+        story.decision(moved)
+        story.decision(begun[arm])
     moved = story.select("sampled")
     assert (moved.attempt, moved.reason) == (2, pb.SELECT_REASON_REROUTED_POLICY)
     assert reasons(moved)["d"] == "denied by the rule for project 'x'"
     assert story.first_attempt("sampled").left_reason == pb.ESCALATION_REASON_POLICY
     assert story.select("on-c").decision_id == begun["c"].decision_id
     for choice in (sampled, moved):
-        decision_of(story.server, choice)
+        story.decision(choice)
 
 
-def test_a_context_that_grows_moves_the_session_to_an_arm_that_takes_it(serving, tmp_path):
-    story = Story(serving, tmp_path, Arm(id="small", context_window_tokens=100_000), Arm(id="large"))
+def test_an_arm_that_was_down_returns_by_itself(server):
+    story = Story(server, "returns")
+    story.down("a", seconds=600.0)
+    assert reasons(story.select("")) == {"a": "down"}
+    story.down("a", seconds=0.3)
+    ends = time.monotonic() + SECONDS
+    while reasons(story.select("")):
+        assert time.monotonic() < ends, "it never returned"
+        time.sleep(0.02)
+    assert story.select("s", allow=["a"]).arm == "a"
+
+
+def test_a_context_that_grows_moves_the_session_to_an_arm_that_takes_it(server):
+    arms = admin_pb2.Arm(id="small", context_window_tokens=100_000), admin_pb2.Arm(id="large")
+    story = Story(server, "context", arms)
     first = story.select("s", context_tokens=50_000, allow=["small"])
     assert story.select("s", context_tokens=100_000).reason == pb.SELECT_REASON_STICKY
     moved = story.select("s", context_tokens=250_000)
     assert (moved.arm, moved.reason) == ("large", pb.SELECT_REASON_REROUTED_CAPABILITY)
     assert reasons(moved) == {"small": "takes 100,000 tokens, 250,000 needed"}
     assert story.first_attempt("s").left_reason == pb.ESCALATION_REASON_CAPABILITY
-    assert '"reread_tokens":250000' in decision_of(story.server, moved).event_json
-    assert '"reread_tokens"' not in decision_of(story.server, first).event_json
+    assert '"reread_tokens":250000' in story.decision(moved).event_json
+    assert '"reread_tokens"' not in story.decision(first).event_json
     error = refused(lambda: story.select("pin", context_tokens=250_000, pinned_arm="small"))
     assert "takes 100,000 tokens" in error.details()
 
 
-def test_a_session_is_told_the_endpoint_that_is_up(serving, tmp_path):
-    story = Story(serving, tmp_path, *PLACES)
+def test_a_session_is_told_the_endpoint_that_is_up(server):
+    story = Story(server, "endpoints", PLACES)
     first = story.select("s", pinned_arm="near", request_id="first")
     assert first.endpoint == "east"
-    story.change(story.down("near", "cable cut", endpoint="east"))
+    story.down("near", "cable cut", endpoint="east")
     again = story.select("s")
     assert (again.decision_id, again.reason, again.endpoint) == (first.decision_id, pb.SELECT_REASON_STICKY, "west")
     assert story.select("s", pinned_arm="near", request_id="first") == first, "a repeat gets what was stored"
-    assert story.first_attempt("s").endpoint == decision_of(story.server, first).endpoint == "west"
-    story.change(story.down("near", "flooded", endpoint="west"))
+    assert story.first_attempt("s").endpoint == story.decision(first).endpoint == "west"
+    story.down("near", "flooded", endpoint="west")
     moved = story.select("s")
     assert (moved.arm, moved.endpoint, moved.reason) == ("far", "", pb.SELECT_REASON_REROUTED_UNAVAILABLE)
     assert reasons(moved) == {"near": "east: cable cut; west: flooded"}
     error = refused(lambda: story.select("none", deny=["far"]))
     assert "near: east: cable cut; west: flooded" in error.details()
     assert "far: denied by the request" in error.details()
+    story.down("near", seconds=0.0, endpoint="west")
+    assert story.select("t", pinned_arm="near").endpoint == "west"
 
 
-def test_an_endpoint_that_agents_cannot_reach_is_out_for_a_while(serving, tmp_path):
-    quick = Failover(errors=2, cool_down_seconds=1.0)
-    story = Story(serving, tmp_path, *PLACES, failover=quick)
+def test_an_endpoint_that_agents_cannot_reach_is_out_for_a_while(server):
+    story = Story(server, "failover", PLACES, failover={"errors": 2, "cool_down_seconds": 1.0})
     for i in range(2):
         first = story.select(f"s{i}", pinned_arm="near")
         assert first.endpoint == "east"
         before = time.monotonic()
-        following = escalate(story.server, first, pb.ESCALATION_REASON_UNAVAILABLE).next
+        following = story.escalate(first, pb.ESCALATION_REASON_UNAVAILABLE).next
         assert (following.arm, following.endpoint) == ("far", "")
     after = story.select("after", pinned_arm="near")
     assert after.endpoint == "west" or time.monotonic() > before + 1.0, "that endpoint is out, the arm is not"
@@ -331,44 +344,45 @@ def test_an_endpoint_that_agents_cannot_reach_is_out_for_a_while(serving, tmp_pa
     assert story.select("after").decision_id == after.decision_id
 
 
-def test_a_session_keeps_within_its_cap(serving, tmp_path):
-    cap = Objective(value_usd=9.0, session_cap_usd=1.0)
-    story = Story(serving, tmp_path, *PRICED, policy="thompson", objective=cap)
+def test_a_session_keeps_within_its_cap(server):
+    story = Story(server, "cap", PRICED, policy="thompson", objective={"value_usd": 9.0, "session_cap_usd": 1.0})
     first = story.select("s")
     assert first.arm == "cheap" and "above the cap of $1" in reasons(first)["dear"]
-    assert decision_of(story.server, first).cost_cap_usd == 1.0
-    advice = report(story.server, first, cost_usd=1.5)
+    assert story.decision(first).cost_cap_usd == 1.0
+    advice = report(server, first, router="cap", cost_usd=1.5)
     assert (advice.action, advice.arm) == (pb.PROGRESS_ACTION_STOP, "")
-    assert escalate(story.server, first, outcome={"cost_usd": 1.5}).HasField("exhausted")
-    story.change(story.settings(objective=replace(cap, session_cap_usd=0.001)))
+    assert story.escalate(first, outcome={"cost_usd": 1.5}).HasField("exhausted")
+    story.update(objective={"value_usd": 9.0, "session_cap_usd": 0.001})
     error = refused(lambda: story.select("poor"))
     for arm in ("cheap", "dear"):
         assert f"{arm}: expected to cost" in error.details()
     pinned = story.select("poor", pinned_arm="dear")
     assert pinned.reason == pb.SELECT_REASON_PINNED
-    story.change(story.down("dear"))
+    story.down("dear")
     # Where it has to leave its arm there is none that it can pay.
     assert "above the cap" in refused(lambda: story.select("poor")).details()
-    decision_of(story.server, pinned)
+    story.decision(pinned)
 
 
-def test_an_apprentice_takes_the_baseline_and_shows_what_it_would_do(serving, tmp_path):
-    story = Story(serving, tmp_path, *PRICED, policy="thompson", mode=Mode.APPRENTICE, baseline_arm="dear")
+def test_an_apprentice_takes_the_baseline_and_shows_what_it_would_do(server):
+    story = Story(server, "apprentice", PRICED, policy="thompson")
+    story.update(baseline_arm="dear")
+    story.mode(admin_pb2.MODE_APPRENTICE)
     first = story.select("s")
     assert (first.arm, first.reason, first.propensity) == ("dear", pb.SELECT_REASON_BASELINE, 1.0)
     assert [(score.arm, score.propensity) for score in first.scores] == [("cheap", 0.0), ("dear", 1.0)]
     assert all(score.HasField("success_mean") and score.eligible for score in first.scores)
     assert list(first.ladder) == []
-    assert escalate(story.server, first).HasField("exhausted")
+    assert story.escalate(first).HasField("exhausted")
     pinned = story.select("pinned", pinned_arm="cheap")
     assert pinned.reason == pb.SELECT_REASON_PINNED
-    back = escalate(story.server, pinned, pb.ESCALATION_REASON_USER_REQUEST).next
+    back = story.escalate(pinned, pb.ESCALATION_REASON_USER_REQUEST).next
     assert (back.arm, back.reason, back.propensity) == ("dear", pb.SELECT_REASON_BASELINE, 1.0)
-    story.change(story.down("dear"))
+    story.down("dear")
     without = story.select("without")
     assert (without.arm, without.reason) == ("cheap", pb.SELECT_REASON_ONLY_ELIGIBLE)
-    modes = {decision_of(story.server, choice).mode for choice in (first, pinned, back, without)}
+    modes = {story.decision(choice).mode for choice in (first, pinned, back, without)}
     assert modes == {"apprentice"}
-    story.change(story.settings(mode=Mode.LIVE))
+    story.mode(admin_pb2.MODE_LIVE)
     live = story.select("live", allow=["cheap"])
-    assert (live.reason, decision_of(story.server, live).mode) == (pb.SELECT_REASON_ONLY_ELIGIBLE, "live")
+    assert (live.reason, story.decision(live).mode) == (pb.SELECT_REASON_ONLY_ELIGIBLE, "live")
