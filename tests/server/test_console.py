@@ -257,6 +257,30 @@ def test_putting_an_arm_changes_only_what_is_given(serving, tmp_path, run):
     assert run("select", "--allow", "d", *at)[1].splitlines()[0] == "d"
 
 
+def test_an_arm_goes_down_comes_back_and_is_retired(serving, tmp_path, run):
+    other = serving(tmp_path / "data")
+    at = ("--server", other.grpc)
+    assert run("select", "--session", "s", "--pin", "a", *at)[0] == 0
+    status, out, _ = run("arms", "a", "--down", "3600", "--why", "rate limited", *at)
+    assert status == 0 and "rate limited" in out and "down until" in out
+    assert "2 up, 1 down, 0 retired" in run("status", *at)[1]
+    status, out, _ = run("select", "--session", "s", *at)
+    assert status == 0 and out.splitlines()[0] != "a" and "the arm before went down" in out
+    status, _, err = run("select", "--pin", "a", *at)
+    assert status == 1 and "FAILED_PRECONDITION" in one_line(err)
+    assert "3 up" in run("arms", "a", "--up", *at)[1] + run("status", *at)[1]
+    assert run("select", "--pin", "a", *at)[1].splitlines()[0] == "a"
+    assert "retired" in run("arms", "a", "--retire", *at)[1]
+    listed = [run("arms", *more, *at)[1] for more in ([], ["--all"])]
+    assert "retired" not in listed[0] and "retired" in listed[1]
+    status, _, err = run("arms", "a", "--put", "--provider", "x", *at)
+    assert status == 1 and "never reused" in one_line(err)
+    status, _, err = run("arms", "nobody", "--down", "1", *at)
+    assert status == 1 and "NOT_FOUND" in one_line(err)
+    status, _, err = run("arms", "b", "--down", "1", "--endpoint", "east", *at)
+    assert status == 1 and "endpoint" in one_line(err)
+
+
 def test_status_tells_what_every_router_has_learned(run, answer, server):
     answer("select", "--session", fresh())
     told = answer("status")

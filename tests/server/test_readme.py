@@ -21,14 +21,20 @@ def section(title: str) -> str:
     return found
 
 
-def commands(title: str) -> list[tuple[str, list[str]]]:
-    """Command lines without what may be left out, and what their comments quote: to be found in the answer."""
-    found = []
-    for block in re.findall(r"^```\n(.*?)^```", section(title), re.M | re.S):
+def commands(title: str) -> list[tuple[str, str, list[str]]]:
+    """By command line: the configuration that stands before it (empty: the one above), the command without what may be
+    left out, and what its comment quotes, to be found in the answer."""
+    found, config = [], ""
+    for kind, block in re.findall(r"^```(toml)?\n(.*?)^```", section(title), re.M | re.S):
+        if kind:
+            config = block
+            continue
         for line in block.splitlines():
             command, _, comment = line.partition(" # ")
             if command.startswith("pointsman "):
-                found.append((re.sub(r"\[[^\]]*\]", "", command).strip(), re.findall(r'"([^"]+)"', comment)))
+                command = re.sub(r"\[[^\]]*\]", "", command).strip()
+                found.append((config, command, re.findall(r'"([^"]+)"', comment)))
+        config = ""
     return found
 
 
@@ -58,13 +64,14 @@ def learned(client: Client) -> admin_pb2.Router:
     return client.call(client.admin.GetRouter, admin_pb2.GetRouterRequest()).router
 
 
-def test_every_command_answers_what_it_is_said_to(server, monkeypatch, capsys):
-    monkeypatch.setenv("POINTSMAN_SERVER", server.grpc)
+def test_every_command_answers_what_it_is_said_to(server, serving, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("COLUMNS", "200")
     for title in ANSWERS:
         found = commands(title)
         assert len(found) >= 5, title
-        for command, words in found:
+        for config, command, words in found:
+            address = serving(tmp_path / "data", config).grpc if config else server.grpc
+            monkeypatch.setenv("POINTSMAN_SERVER", address)
             status = main(shlex.split(command)[1:])
             out, err = capsys.readouterr()
             assert status == 0, (command, err)
@@ -74,8 +81,8 @@ def test_every_command_answers_what_it_is_said_to(server, monkeypatch, capsys):
 
 def test_every_question_has_an_answer():
     asked = re.findall(r"^\*\*(.+?)\*\*", section("Questions people ask"), re.M)
-    about = ["sticky", "key", "restart", "why", "latency", "pick", "probabilities", "learning", "two arms"]
-    for word in about:
+    about = "sticky, key, restart, why, budget, preset, latency, pick, probabilities, learning, two arms"
+    for word in about.split(", "):
         assert any(word in question.lower() for question in asked), word
 
 
