@@ -11,8 +11,8 @@ doi:10.1145/2600057.2602844) with the step of AdaGrad (Duchi, Hazan & Singer, JM
 period the price takes about the square root of n of them to find its level, for ten as for ten thousand.
 
 An attempt is spent when it begins, at the cost its decision expected; when its cost is told, a session later or a
-thousand, what was expected is replaced. Policies that learn no cost (`uniform`, `always:`, `vw:`) reserve nothing and
-do not look at the price: what they spend is counted, but cannot be held to a budget.
+thousand, what was expected is replaced. Policies that learn no cost (`uniform`, `always:`, `ladder:`, `vw:`) reserve
+nothing and do not look at the price: what they spend is counted, but cannot be held to a budget.
 """
 
 import math

@@ -3,7 +3,7 @@
 import argparse
 import math
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar
 
@@ -12,9 +12,10 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from bandit import policy as policies
+from bandit import policy_file
 from bandit.errors import InvalidInput
-from bandit.types import Arm
-from sim import compare, outcomes, references, spread, synthetic, tables
+from bandit.types import Arm, RouterSettings
+from sim import compare, outcomes, references, runner, spread, synthetic, tables
 from sim.result import OptimumResult, Result
 from sim.world import Terms, World
 
@@ -41,7 +42,10 @@ def add_simulate(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser
     )
     parser.add_argument("--arms", metavar="A,B,…", help="the models to choose from (default: all)")
     parser.add_argument(
-        "--policy", metavar="P", action="append", help=f"may be given several times: {', '.join(policies.KNOWN)}"
+        "--policy",
+        metavar="P",
+        action="append",
+        help=f"may be given several times: {', '.join(policies.KNOWN)}, or a policy file, TOML",
     )
     parser.add_argument("--value", metavar="USD", type=_above_zero, default=5.0, help="what a success is worth (5)")
     parser.add_argument(
@@ -98,7 +102,6 @@ def _simulate(args: argparse.Namespace) -> Result:
         if getattr(args, flag) != nothing:
             raise InvalidInput(f"--{flag}", "not built yet")
     world = _world(args)
-    names = _policies(args.policy or ["thompson"], world.arms)
     terms = Terms(
         value_usd=args.value,
         detect=args.detect,
@@ -106,6 +109,7 @@ def _simulate(args: argparse.Namespace) -> Result:
         max_attempts=args.max_attempts,
         delay=args.delay,
     )
+    routers = _routers(args.policy or ["thompson"], terms, world.arms)
     # References first: whatever they refuse should not cost the time of a run.
     hindsight = references.look_back(world.success, world.cost_usd, terms)
     _check_writable(args.json)
@@ -121,11 +125,11 @@ def _simulate(args: argparse.Namespace) -> Result:
         transient=True,
         disable=not console.is_terminal,
     ) as progress:
-        bar = progress.add_task("runs", total=len(names) * args.seeds)
+        bar = progress.add_task("runs", total=len(routers) * args.seeds)
         runs = spread.run_all(
             world,
             terms,
-            names,
+            routers,
             seeds=args.seeds,
             sessions=args.sessions,
             jobs=args.jobs or spread.cores(),
@@ -170,16 +174,40 @@ def _arms(text: str | None) -> Sequence[str]:
     return arms
 
 
-def _policies(specs: Sequence[str], arms: Sequence[Arm]) -> Sequence[str]:
-    """The policies, each one known to start on these arms."""
-    for i, spec in enumerate(specs):
-        if spec in specs[:i]:
-            raise InvalidInput("--policy", f"{spec!r} is given twice")
+def _routers(given: Sequence[str], terms: Terms, arms: Sequence[Arm]) -> Mapping[str, RouterSettings]:
+    """The policies as given, and what the router of each is set to; each is known to start on these arms."""
+    routers: dict[str, RouterSettings] = {}
+    for name in given:
+        if name in routers:
+            raise InvalidInput("--policy", f"{name!r} is given twice")
         try:
-            policies.parse(spec).start(arms)
+            routers[name] = _router(name, terms)
+            policies.parse(routers[name].policy).start(arms)
         except InvalidInput as error:
-            raise InvalidInput("--policy", f"{spec!r}: {error.why}") from error
-    return specs
+            raise InvalidInput("--policy", f"{name!r}: {error.why}") from error
+    return routers
+
+
+def _router(name: str, terms: Terms) -> RouterSettings:
+    """What a specification or a policy file makes of a router under these terms."""
+    if not name.endswith(".toml") and not _is_file(name):
+        return runner.plain(name, terms)
+    try:
+        text = Path(name).read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise InvalidInput("--policy", f"cannot be read: {error}") from error
+    try:
+        said = policy_file.parse(text)
+    except InvalidInput as error:
+        raise InvalidInput("--policy", f"{error.field}: {error.why}" if error.field else error.why) from error
+    return said.over(runner.plain(said.policy, terms))
+
+
+def _is_file(name: str) -> bool:
+    try:
+        return Path(name).is_file()
+    except OSError:  # a name too long for a file, say
+        return False
 
 
 def _make_empty(log: Path) -> None:

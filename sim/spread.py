@@ -6,12 +6,13 @@ the number of threads.
 
 import multiprocessing
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from pathlib import Path
 
 import threadpoolctl  # type: ignore[import-untyped]
 
+from bandit.types import RouterSettings
 from sim import runner
 from sim.event_log import EventLog, folder
 from sim.runner import Run
@@ -37,7 +38,7 @@ def cores() -> int:
 def run_all(
     world: World,
     terms: Terms,
-    policies: Sequence[str],
+    policies: Mapping[str, RouterSettings],
     *,
     seeds: int,
     sessions: int | None,
@@ -45,17 +46,18 @@ def run_all(
     on_run: Callable[[], None],
     log: Path | None = None,
 ) -> dict[str, list[Run]]:
-    """Every policy under seeds 0 … `seeds` - 1: policy -> its runs by seed. `on_run` is called after each.
+    """Every policy under seeds 0 … `seeds` - 1: name -> its runs by seed. `on_run` is called after each.
     The events of a run are written into a folder of its own under `log`.
 
-    With one job everything runs in this process. Raises what `runner.run` raises.
+    `policies` are, by name, what the router of each is set to, but for its seed. With one job everything runs in this
+    process. Raises what `runner.run` raises.
     """
     wanted = [(policy, seed) for seed in range(seeds) for policy in policies]
     done: dict[tuple[str, int], Run] = {}
     if jobs == 1:
         with threadpoolctl.threadpool_limits(limits=1):
             for policy, seed in wanted:
-                done[policy, seed] = _logged(world, terms, policy, seed, sessions, log)
+                done[policy, seed] = _logged(world, terms, policy, policies[policy], seed, sessions, log)
                 on_run()
     else:
         # Spawned, not forked: a fork copies the locks of threads that it does not copy.
@@ -65,7 +67,9 @@ def run_all(
             initializer=_start,
             initargs=(world, terms, sessions, log),
         ) as pool:
-            futures: dict[Future[Run], tuple[str, int]] = {pool.submit(_run, *key): key for key in wanted}
+            futures: dict[Future[Run], tuple[str, int]] = {
+                pool.submit(_run, policy, policies[policy], seed): (policy, seed) for policy, seed in wanted
+            }
             try:
                 for future in as_completed(futures):
                     done[futures[future]] = future.result()
@@ -83,12 +87,14 @@ def _start(world: World, terms: Terms, sessions: int | None, log: Path | None) -
     _Worker.world, _Worker.terms, _Worker.sessions, _Worker.log = world, terms, sessions, log
 
 
-def _run(policy: str, seed: int) -> Run:
-    return _logged(_Worker.world, _Worker.terms, policy, seed, _Worker.sessions, _Worker.log)
+def _run(name: str, policy: RouterSettings, seed: int) -> Run:
+    return _logged(_Worker.world, _Worker.terms, name, policy, seed, _Worker.sessions, _Worker.log)
 
 
-def _logged(world: World, terms: Terms, policy: str, seed: int, sessions: int | None, log: Path | None) -> Run:
+def _logged(
+    world: World, terms: Terms, name: str, policy: RouterSettings, seed: int, sessions: int | None, log: Path | None
+) -> Run:
     if log is None:
         return runner.run(world, terms, policy, seed, sessions)
-    with EventLog(folder(log, policy, seed), seed) as events:
+    with EventLog(folder(log, name, seed), seed) as events:
         return runner.run(world, terms, policy, seed, sessions, log=events.add)

@@ -78,6 +78,30 @@ def test_the_subcommand_runs_in_processes_of_its_own(outcomes: str) -> None:
     assert results[0] == results[1]
 
 
+def test_a_policy_file_is_a_policy(outcomes: str, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """It says what it is out for; what it is judged by stays `--value`."""
+    plain, poor, short = (tmp_path / f"{name}.toml" for name in ("plain", "poor", "short"))
+    plain.write_text('policy = "thompson"\n')
+    poor.write_text('policy = "thompson"\n[objective]\nvalue_usd = 0.01\n')
+    short.write_text('policy = "ladder:tiny>mid>big"\nmax_attempts = 2\n')
+    policies = ["thompson", *map(str, (plain, poor, short)), "ladder:tiny>mid"]
+    given = [word for policy in policies for word in ("--policy", policy)]
+    words = ["simulate", "--outcomes", outcomes, "--seeds", "2", "--sessions", "48", "--jobs", "1", "--json", "-"]
+    assert cli.main([*words, *given]) == 0
+    result = json.loads(capfd.readouterr().out)
+    assert [policy["name"] for policy in result["policies"]] == policies
+    for policy in result["policies"]:
+        policy.pop("events_per_second")
+        policy.pop("name")
+        assert policy["utility_per_session"] == pytest.approx(
+            5 * policy["success_rate"] - policy["cost_usd_per_session"], abs=1e-12
+        )
+    thompson, same, frugal, ladder, fixed = result["policies"]
+    assert thompson == same
+    assert ladder == fixed
+    assert frugal["cost_usd_per_session"] < thompson["cost_usd_per_session"]
+
+
 REFUSED = {
     "no world": ([], "--outcomes --world"),
     "both": (["--outcomes", "FILE", "--world", "correlated"], "--world"),
@@ -95,6 +119,8 @@ REFUSED = {
     "a policy twice": (["--outcomes", "FILE", "--policy", "uniform", "--policy", "uniform"], "--policy: "),
     "unknown of vw": (["--outcomes", "FILE", "--policy", "vw:luck"], "--policy: 'vw:luck'"),
     "an empty rung": (["--outcomes", "FILE", "--policy", "ladder:big>>mid"], "--policy: 'ladder:big>>mid'"),
+    "no policy file": (["--outcomes", "FILE", "--policy", "nowhere.toml"], "--policy: 'nowhere.toml': cannot be read"),
+    "not a policy file": (["--outcomes", "FILE", "--policy", "FILE"], "not TOML"),
     "value 0": (["--outcomes", "FILE", "--value", "0"], "--value: "),
     "value nan": (["--outcomes", "FILE", "--value", "nan"], "--value: "),
     "value inf": (["--outcomes", "FILE", "--value", "inf"], "--value: "),

@@ -123,11 +123,17 @@ def test_unknown_arms_and_policies_are_refused() -> None:
 @pytest.mark.parametrize("policy", ["uniform", "thompson"])
 def test_the_number_of_processes_changes_nothing(policy: str) -> None:
     world = table(binary=False)
-    policies = [policy, "ladder:a>b"]
+    terms, policies = Terms(detect=0.9), [policy, "ladder:a>b"]
     told: list[int] = []
     one, two = (
         spread.run_all(
-            world, Terms(detect=0.9), policies, seeds=2, sessions=30, jobs=jobs, on_run=lambda: told.append(1)
+            world,
+            terms,
+            {name: runner.plain(name, terms) for name in policies},
+            seeds=2,
+            sessions=30,
+            jobs=jobs,
+            on_run=lambda: told.append(1),
         )
         for jobs in (1, 2)
     )
