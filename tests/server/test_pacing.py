@@ -3,22 +3,27 @@
 import os
 from pathlib import Path
 
+import msgspec
 import numpy as np
+import pytest
 
 from bandit import record
 from bandit.events import ArmPut, Decided, Event, Rewarded, RouterPut
 from bandit.moves import select
 from bandit.session import apply
 from bandit.types import NO_REQUIREMENTS, Arm, Figure, Objective, Outcome, RouterSettings
+from pointsman.v1 import admin_pb2
+from pointsman.v1 import routing_pb2 as pb
 from server.fold import Fitter
 from server.routers import Router, refresh
 from server.sessions import SessionCache
 from server.store.epochs import EpochFiles
 from server.store.protocol import NewEvent
 from server.store.sqlite import SqliteStore
+from tests.server.conftest import Serve, Server
 
 SETTINGS = RouterSettings(
-    id="paced", draws=16, objective=Objective(budget_usd=20.0, budget_period_seconds=3600.0), policy="thompson-single"
+    draws=16, objective=Objective(budget_usd=20.0, budget_period_seconds=3600.0), policy="thompson-single"
 )
 ARMS = [Arm(id=name, figures=(Figure(success_rate=0.5, cost_usd=usd),)) for name, usd in (("a", 0.2), ("b", 2.0))]
 
@@ -26,7 +31,7 @@ ARMS = [Arm(id=name, figures=(Figure(success_rate=0.5, cost_usd=usd),)) for name
 class Writer:
     """A router as the engine keeps it, and the log."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, settings: RouterSettings = SETTINGS) -> None:
         self.store = SqliteStore.open(folder)
         self.epochs = EpochFiles(folder)
         self.router = Router(SETTINGS.id)
@@ -34,7 +39,7 @@ class Writer:
         self.sessions = SessionCache(self.store, 1000)
         for arm in ARMS:
             self.write(0, ArmPut(arm=arm))
-        self.write(0, RouterPut(settings=SETTINGS))
+        self.write(0, RouterPut(settings=settings))
         self.learn()
 
     def write(self, at_us: int, event: Event, session_id: str = "") -> None:
@@ -105,3 +110,43 @@ def test_a_restart_continues_the_pace_from_the_newest_epoch_and_the_log_after_it
     writer.learn()
     assert writer.fitter.learners[SETTINGS.id].pace == writer.router.pace
     writer.store.close()
+
+
+def test_a_killed_server_goes_on_at_the_price_and_spending_it_had(serving: Serve, tmp_path: Path) -> None:
+    """Through gRPC: sixty dollars of a budget of a hundred, in thirty years' time, make dollars dear at once."""
+    lasting = Objective(budget_usd=100.0, budget_period_seconds=1e9)
+    folder = tmp_path / "data"
+    Writer(folder, msgspec.structs.replace(SETTINGS, objective=lasting)).store.close()
+    server = serving(folder, None)
+    assert router_of(server).HasField("budget_spent_usd")
+    running: dict[str, float] = {}
+    told_usd, decisions = 0.0, []
+    for i in range(40):
+        choice = server.routing.Select(pb.SelectRequest(session_id=f"s{i}"))
+        decisions.append(choice.decision_id)
+        running[choice.session_id] = next(score.cost_usd for score in choice.scores if score.arm == choice.arm)
+        if i % 2:
+            server.routing.Reward(pb.RewardRequest(session_id=f"s{i}", success=1.0, cost_usd=3.0, final=True))
+            told_usd += 3.0
+            del running[choice.session_id]
+    before = router_of(server)
+    assert before.budget_spent_usd == pytest.approx(told_usd + sum(running.values()), rel=1e-9)
+    assert before.budget_price > 1.0
+    server.kill()
+    server = serving(folder, None)
+    after = router_of(server)
+    assert after.budget_spent_usd == before.budget_spent_usd
+    assert after.budget_price == pytest.approx(before.budget_price, rel=1e-4)
+    choice = server.routing.Select(pb.SelectRequest(session_id="later"))
+    prices = []
+    for decision_id in (*decisions, choice.decision_id):
+        shown = server.routing.GetDecision(pb.GetDecisionRequest(decision_id=decision_id))
+        assert shown.confirmed, shown.unconfirmed_reason
+        prices.append(shown.budget_price)
+    assert prices[0] == 0.0
+    assert prices[-1] == pytest.approx(after.budget_price, rel=1e-4)
+    assert server.stop() == 0
+
+
+def router_of(server: Server) -> admin_pb2.Router:
+    return server.admin.GetRouter(admin_pb2.GetRouterRequest()).router
