@@ -5,7 +5,7 @@ disagree about which attempt is running or which revision of an outcome counts.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import msgspec
 
@@ -90,6 +90,17 @@ class AttemptRow(msgspec.Struct, frozen=True, kw_only=True):
         return (
             self.alarm or self.quiet or self.success is not None or self.cost_usd is not None or self.usage is not None
         )
+
+
+class Bill(NamedTuple):
+    """Dollars of a session's attempts."""
+
+    told_usd: float
+    """What those cost of which it is known, …"""
+    foretold_usd: float
+    """… and what their decisions had expected."""
+    open_usd: float
+    """What the decisions of the others expect."""
 
 
 class SessionChange(msgspec.Struct, frozen=True, kw_only=True):
@@ -201,15 +212,21 @@ class Session(msgspec.Struct, frozen=True, kw_only=True):
 
     def spending(self) -> float:
         """Dollars of all attempts: what each cost where that is known, else what its decision expected of it."""
-        return sum(self._spending(i) for i in range(len(self.attempts)))
+        bill = self.bill()
+        return bill.told_usd + bill.open_usd
 
-    def _spending(self, i: int) -> float:
-        known = self.dollars(i)
-        if known is not None:
-            return known
-        decision = self.attempts[i].decision
-        expected = next((score.cost_usd for score in decision.scores if score.arm == decision.arm), None)
-        return expected or 0.0
+    def bill(self) -> "Bill":
+        """What is known of the session's dollars, and what is expected."""
+        told_usd = foretold_usd = open_usd = 0.0
+        for i, attempt in enumerate(self.attempts):
+            decision, known = attempt.decision, self.dollars(i)
+            expected = next((score.cost_usd for score in decision.scores if score.arm == decision.arm), None) or 0.0
+            if known is None:
+                open_usd += expected
+            else:
+                told_usd += known
+                foretold_usd += expected
+        return Bill(told_usd, foretold_usd, open_usd)
 
     def alarmed(self) -> tuple[str, ...]:
         """Arms whose attempts here were left with an alarm, oldest first."""

@@ -96,12 +96,22 @@ def test_an_attempt_is_spent_as_expected_until_its_cost_is_told() -> None:
     )
     book.write(NOON, "s", begun("s", 5.0, attempt=2))
     assert book.spent(NOON) == 7.0
-    book.write(NOON, "s", told("s", 0.5, decision_id="s-1"))
-    assert book.spent(NOON) == 5.5
+    book.write(NOON, "s", told("s", 2.0, decision_id="s-1"))
+    assert book.spent(NOON) == pytest.approx(7.0)
     book.write(NOON, "s", told("s", 4.0))
     assert book.spent(NOON) == pytest.approx(4.0)
     book.write(NOON, "s", told("s", 6.0, revision=2))
     assert book.spent(NOON) == pytest.approx(6.0)
+
+
+def test_what_is_expected_counts_as_such_expectations_have_turned_out() -> None:
+    book = Book()
+    for i in range(400):
+        book.write(NOON, f"s{i}", begun(f"s{i}", 0.1))
+    assert book.spent(NOON) == pytest.approx(40.0)
+    for i in range(300):
+        book.write(NOON, f"s{i}", told(f"s{i}", 0.3))
+    assert book.spent(NOON) == pytest.approx(300 * 0.3 + 100 * 0.3, rel=0.08)
 
 
 def test_a_policy_that_expects_nothing_is_counted_when_it_is_told() -> None:
