@@ -3,12 +3,13 @@
 Under a budget a decision maximises V x success - (1 + price) x cost. The price is a fold over a router's events, on a
 logarithmic scale: with z = ln(1 + price), B what is left of the budget and T what is left of the period,
 
-    z <- z + (spent - due) / s,   due = B dt / T,   s^2 = (budget / 100)^2 + sum of the squares of what was spent.
+    z <- z + (spent - due) / s,   due = B dt / T,
+    s^2 = ((budget / 100)^2 + sum of the squares of what was spent) x T / period, T / period being at least 0.02.
 
 So it rises where money goes faster than the rest of the budget lasts, and falls where it goes slower. It is dual
 gradient descent (Agrawal & Devanur, Bandits with concave rewards and convex knapsacks, EC 2014,
-doi:10.1145/2600057.2602844) with the step of AdaGrad (Duchi, Hazan & Singer, JMLR 12, 2011): with n sessions in a
-period the price takes about the square root of n of them to find its level, for ten as for ten thousand.
+doi:10.1145/2600057.2602844) with the step of AdaGrad (Duchi, Hazan & Singer, JMLR 12, 2011): with n sessions left
+of a period the price takes about the square root of n of them to find its level, for ten as for ten thousand.
 
 An attempt is spent when it begins, at the cost its decision expected, times what such expectations have turned out to
 be worth (told over foretold); when its cost is told, a session later or a thousand, what was expected is replaced.
@@ -28,11 +29,13 @@ LARGEST_PRICE = 1000.0
 """Bound of the price: a budget that no arm keeps within must not take for ever to recover from."""
 
 _LARGEST = math.log1p(LARGEST_PRICE)
-_SMALLEST = -0.2
-"""z may fall a little below 0, where the price is 0. Otherwise each dip would forgive some saving, and where the price
+_SMALLEST = -0.5
+"""z may fall somewhat below 0, where the price is 0. Otherwise each dip would forgive some saving, and where the price
 hovers about 0 spending would fall a per cent short of the budget."""
 _COARSEST = 0.01
 """No step is coarser than this share of the budget: what keeps the first sessions from throwing the price about."""
+_LEAST_LEFT = 0.02
+"""Nearer the end than this share of the period the price gets no quicker, or it would end anywhere."""
 _MICROSECONDS = 1e6
 
 
@@ -107,11 +110,16 @@ class Pace(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         spent_usd = then._spent(budget_usd) - now._spent(budget_usd)
         counted_usd = max(-budget_usd, min(budget_usd, spent_usd))
         scale_usd = math.hypot(now.scale_usd, counted_usd)
-        rise = counted_usd / _step_usd(budget_usd, scale_usd)
+        rise = counted_usd / (_step_usd(budget_usd, scale_usd) * now._haste)
         if at_us < now.began_us:
             # The clock is waited for: no money is due either.
             rise = 0.0
         return msgspec.structs.replace(then, log_price=_bounded(now.log_price + rise), scale_usd=scale_usd)
+
+    @property
+    def _haste(self) -> float:
+        """Root of the share of the period that is left: fewer sessions can make up for what was spent."""
+        return math.sqrt(max(_LEAST_LEFT, (self.ends_us - self.at_us) / self.period_us))
 
     def _spent(self, budget_usd: float) -> float:
         """Dollars spent in the running period, what is open counted as such expectations have turned out so far."""
@@ -161,7 +169,7 @@ class Pace(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
             share = (self.ends_us - self.began_us) / self.period_us
             left_usd = max(0.0, share * budget_usd - self._spent(budget_usd))
             due_usd = left_usd * (now_us - self.at_us) / (self.ends_us - self.at_us)
-            log_price = _bounded(log_price - due_usd / _step_usd(budget_usd, self.scale_usd))
+            log_price = _bounded(log_price - due_usd / (_step_usd(budget_usd, self.scale_usd) * self._haste))
         return msgspec.structs.replace(self, log_price=log_price, at_us=now_us)
 
 
@@ -177,7 +185,7 @@ def _period_us(objective: Objective) -> int:
 
 
 def _step_usd(budget_usd: float, scale_usd: float) -> float:
-    """s: dollars too many that raise z by 1."""
+    """Dollars too many that raise z by 1 when the whole period is left."""
     # The smallest of all budgets is not to divide by zero.
     return max(sys.float_info.min, math.hypot(_COARSEST * budget_usd, scale_usd))
 
