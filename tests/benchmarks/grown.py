@@ -5,7 +5,6 @@ of the last of them.
 """
 
 import asyncio
-import os
 import tempfile
 import time
 from collections.abc import Iterator
@@ -22,7 +21,7 @@ from bandit.types import Outcome
 from server.store.protocol import NewEvent
 from server.store.sqlite import SqliteStore
 from tests.benchmarks.decision import arms, context, learned
-from tests.benchmarks.serving import Driver, caught_up, learned_seq, process, serve
+from tests.benchmarks.serving import Driver, caught_up, process, serve, status
 
 POLICY = "thompson-single"
 _PIECE = 2000
@@ -32,18 +31,18 @@ _IN_FLIGHT = 8
 
 def refitting(*, rewards: int, count: int = 2000) -> dict[str, float]:
     """The p99 of Select in milliseconds while rewards are being folded, and after that; and their ratio."""
-    with _grown(rewards, rewards) as folder, process(serve(folder, POLICY)) as address:
-        return asyncio.run(_while_and_after(address, count))
+    with _grown(rewards, rewards) as folder, process(serve(folder, POLICY)) as server:
+        return asyncio.run(_while_and_after(server.address, count))
 
 
 async def _while_and_after(address: str, count: int) -> dict[str, float]:
     driver = Driver(address, "refitting")
-    begun = await learned_seq(address)
-    while (left := await learned_seq(address)) == begun:
+    begun = await status(address)
+    while (before := await status(address)).learned_sequence == begun.learned_sequence:
         await driver.round(50, _IN_FLIGHT)
     _, during = await driver.round(count, _IN_FLIGHT)
-    folded = await learned_seq(address) - left
-    await caught_up(address)
+    folded = (await status(address)).learned_sequence - before.learned_sequence
+    await caught_up(address, begun.last_sequence)
     _, after = await driver.round(count, _IN_FLIGHT)
     await driver.close()
     p99_during, p99_after = (float(np.quantile(latencies, 0.99)) for latencies in (during, after))
@@ -59,15 +58,18 @@ def standing(*, sessions: int) -> dict[str, float]:
     """Of a server with so many open sessions: seconds from its start until it is ready, and its memory in MiB once
     many of them were asked for; the latter without and with the process that learns."""
     with _grown(sessions, 2000) as folder:
-        with process(serve(folder, POLICY)) as address:
-            asyncio.run(caught_up(address))
+        with process(serve(folder, POLICY)) as server:
+            asyncio.run(_until_caught_up(server.address))
         start = time.perf_counter()
-        with process(serve(folder, POLICY)) as address:
+        with process(serve(folder, POLICY)) as server:
             ready = time.perf_counter() - start
-            asyncio.run(caught_up(address))
-            asyncio.run(_ask(address, sessions))
-            server, *children = map(_peak_mib, _descendants(os.getpid()))
-    return {"ready_seconds": ready, "server_mib": server, "with_fitter_mib": server + sum(children)}
+            asyncio.run(_ask(server.address, sessions))
+            own, fitter = _peak_mib(server.pid), sum(map(_peak_mib, _children(server.pid)))
+    return {"ready_seconds": ready, "server_mib": own, "with_fitter_mib": own + fitter}
+
+
+async def _until_caught_up(address: str) -> None:
+    await caught_up(address, (await status(address)).last_sequence)
 
 
 async def _ask(address: str, sessions: int) -> None:
@@ -138,10 +140,8 @@ def _new(event: Event, i: int) -> NewEvent:
     )
 
 
-def _descendants(parent: int) -> list[int]:
-    """The children of a process and theirs, parents first."""
-    children = Path(f"/proc/{parent}/task/{parent}/children").read_text(encoding="ascii").split()
-    return [pid for child in map(int, children) for pid in (child, *_descendants(child))]
+def _children(parent: int) -> list[int]:
+    return [int(pid) for pid in Path(f"/proc/{parent}/task/{parent}/children").read_text(encoding="ascii").split()]
 
 
 def _peak_mib(pid: int) -> float:

@@ -5,15 +5,17 @@ alternate between the two, so that what else the machine does falls on both.
 """
 
 import asyncio
+import os
 import re
 import subprocess
 import sys
 import tempfile
 import time
+from collections import defaultdict
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import grpc
 import grpc.aio
@@ -27,6 +29,7 @@ from pointsman.v1 import routing_pb2 as pb
 from tests.benchmarks.decision import arms, context
 
 IN_FLIGHT = 64
+_BLOCK = 64
 _ECHO = """
 import asyncio, grpc.aio, sys
 reply = bytes.fromhex(sys.stdin.readline())
@@ -44,21 +47,33 @@ asyncio.run(main())
 """A server that answers every Select with the same bytes: what grpc itself costs."""
 
 
+class Server(NamedTuple):
+    """A server process."""
+
+    address: str
+    pid: int
+
+    def seconds(self) -> float:
+        """Processor time that it has taken."""
+        stat = Path(f"/proc/{self.pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+        return (int(stat[11]) + int(stat[12])) / os.sysconf("SC_CLK_TCK")
+
+
 @contextmanager
-def process(command: list[str], line_in: str = "") -> Iterator[str]:
-    """A server process; yields the address it says it is ready at."""
-    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    assert process.stdin is not None and process.stdout is not None
+def process(command: list[str], line_in: str = "") -> Iterator[Server]:
+    """A server that has said that it is ready."""
+    running = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    assert running.stdin is not None and running.stdout is not None
     try:
-        process.stdin.write(line_in + "\n")
-        process.stdin.flush()
-        ready = re.search(r"grpc=(\S+)", process.stdout.readline())
+        running.stdin.write(line_in + "\n")
+        running.stdin.flush()
+        ready = re.search(r"grpc=(\S+)", running.stdout.readline())
         if ready is None:
             raise RuntimeError(f"{command} did not start")
-        yield ready.group(1)
+        yield Server(address=ready.group(1), pid=running.pid)
     finally:
-        process.terminate()
-        process.wait(60)
+        running.terminate()
+        running.wait(60)
 
 
 def serve(folder: Path, policy: str) -> list[str]:
@@ -155,60 +170,65 @@ async def _teach(address: str, sessions: int) -> bytes:
                 )
             )
     # What is left to fold would be measured with whatever comes first.
-    await caught_up(address)
+    await caught_up(address, (await status(address)).last_sequence)
     return bytes(choice.SerializeToString())
 
 
-async def caught_up(address: str) -> None:
-    """Returns when the router has learned all it can: the last events wait for their block to be full."""
-    before = -1
-    while (now := await learned_seq(address)) > before:
-        before = now
-        await asyncio.sleep(1.5)
+async def caught_up(address: str, seq: int) -> None:
+    """Returns when the router has learned from the log up to event `seq`, which ends in rewards, but for the last
+    blocks, which may not be full."""
+    while (await status(address)).learned_sequence < seq - 4 * _BLOCK:
+        await asyncio.sleep(0.5)
 
 
-async def learned_seq(address: str) -> int:
-    """The last event that the router's epoch has learned from."""
+async def status(address: str) -> admin_pb2.Router:
+    """How far the router has learned, and how far the log goes."""
     async with grpc.aio.insecure_channel(address) as channel:
-        router = (await admin_pb2_grpc.AdminStub(channel).GetRouter(admin_pb2.GetRouterRequest())).router
-        return int(router.learned_sequence)
+        return (await admin_pb2_grpc.AdminStub(channel).GetRouter(admin_pb2.GetRouterRequest())).router
 
 
 def compare(policy: str, *, rounds: int = 6, count: int = 1000) -> dict[str, float]:
-    """Medians over rounds: throughput of Select over that of echo, of BatchSelect over that of Select, and the
-    latencies with one request in flight."""
-    with tempfile.TemporaryDirectory() as folder, process(serve(Path(folder), policy)) as address:
-        answer = asyncio.run(_teach(address, 300))
-        with process([sys.executable, "-c", _ECHO], answer.hex()) as echo_address:
-            return asyncio.run(_measure(address, echo_address, rounds, count))
+    """Select against echo: throughput, processor time of the server, latencies with one request in flight; and the
+    decisions a second of BatchSelect against those of Select. Medians over rounds."""
+    with tempfile.TemporaryDirectory() as folder, process(serve(Path(folder), policy)) as server:
+        answer = asyncio.run(_teach(server.address, 300))
+        with process([sys.executable, "-c", _ECHO], answer.hex()) as echo:
+            return asyncio.run(_measure(server, echo, rounds, count))
 
 
-async def _measure(address: str, echo_address: str, rounds: int, count: int) -> dict[str, float]:
-    select, echo = Driver(address, "select"), Driver(echo_address, "echo")
-    await select.round(200, IN_FLIGHT)
-    await echo.round(200, IN_FLIGHT)
-    ratios: list[float] = []
-    rates: list[float] = []
-    batched: list[float] = []
-    alone: dict[str, list[float]] = {"select": [], "echo": []}
+async def _measure(server: Server, echo: Server, rounds: int, count: int) -> dict[str, float]:
+    names = {"echo": echo, "select": server}
+    drivers = {name: Driver(of.address, name) for name, of in names.items()}
+    for driver in drivers.values():
+        await driver.round(200, IN_FLIGHT)
+    found: dict[str, list[float]] = defaultdict(list)
+    alone: dict[str, list[float]] = {"echo": [], "select": []}
     for _ in range(rounds):
-        echo_rate, _ = await echo.round(count, IN_FLIGHT)
-        select_rate, _ = await select.round(count, IN_FLIGHT)
-        ratios.append(select_rate / echo_rate)
-        rates.append(select_rate)
-        batched.append(await select.batches(count // IN_FLIGHT, 2) / select_rate)
-        for name, driver in (("echo", echo), ("select", select)):
-            _, latencies = await driver.round(count // 5, 1)
+        rate, cpu = {}, {}
+        for name, of in names.items():
+            before = of.seconds()
+            rate[name], _ = await drivers[name].round(count, IN_FLIGHT)
+            cpu[name] = of.seconds() - before
+        batched = await drivers["select"].batches(count // IN_FLIGHT, 2)
+        for name in names:
+            one_by_one, latencies = await drivers[name].round(count // 5, 1)
             alone[name] += latencies
-    await select.close()
-    await echo.close()
-    quantile: Callable[[str, float], float] = lambda name, q: float(np.quantile(alone[name], q))  # noqa: E731
+        found["selects_per_second"].append(rate["select"])
+        found["ratio"].append(rate["select"] / rate["echo"])
+        found["cpu_us"].append(1e6 * cpu["select"] / count)
+        found["echo_cpu_us"].append(1e6 * cpu["echo"] / count)
+        found["batched_over_in_flight"].append(batched / rate["select"])
+        found["batched_over_one_by_one"].append(batched / one_by_one)
+    for driver in drivers.values():
+        await driver.close()
+
+    def over_echo(q: int) -> float:
+        return float(np.percentile(alone["select"], q) - np.percentile(alone["echo"], q))
+
     return {
-        "ratio": float(np.median(ratios)),
-        "lowest_ratio": min(ratios),
-        "highest_ratio": max(ratios),
-        "batched_ratio": float(np.median(batched)),
-        "selects_per_second": float(np.median(rates)),
-        "p50_over_echo_ms": quantile("select", 0.5) - quantile("echo", 0.5),
-        "p99_over_echo_ms": quantile("select", 0.99) - quantile("echo", 0.99),
+        **{name: float(np.median(values)) for name, values in found.items()},
+        "lowest_ratio": min(found["ratio"]),
+        "highest_ratio": max(found["ratio"]),
+        "p50_over_echo_ms": over_echo(50),
+        "p99_over_echo_ms": over_echo(99),
     }
