@@ -78,37 +78,43 @@ class Plan:
         At each step `rule` says which arm is taken (None: the one of greatest worth), and the ladder ends where that
         arm is not worth its price.
         """
-        n_arms = len(self.first)
-        tried: tuple[int, ...] = (first,)
-        for size in range(1, len(self.masses) - 1):
+        if not self.masses:
+            return ()
+        n_arms, stakes = len(self.first), self.stakes
+        # As Python's own numbers, which are many times quicker to reckon with one by one.
+        masses: list[list[float]] = [of_size[:, draw].tolist() for of_size in self.masses]
+        best: list[list[float]] = [of_size[:, draw].tolist() for of_size in self.best]
+        price_usd: list[list[float]] = stakes.price_usd[:, :, draw].tolist()
+
+        def good(mass: float, with_arm: float) -> float:
+            """sum(B p_k) from m(S) and m(S + k)."""
+            return (with_arm - stakes.detection * mass) / (stakes.false_alarm - stakes.detection)
+
+        tried, mass = [first], masses[0][0]
+        for size in range(1, len(masses) - 1):
             s = _subsets(n_arms, size)
             row = s.position[tuple(sorted(tried))]
-            before = _subsets(n_arms, size - 1).position[tuple(sorted(tried[:-1]))]
-            good = _good(self.stakes, self.masses[size][row, draw], self.masses[size - 1][before, draw])
-            stopping = self.stakes.value_usd * self.stakes.false_alarm * good
-            if self.best[size - 1][row, draw] <= stopping:
+            stopping = stakes.value_usd * stakes.false_alarm * good(mass, masses[size][row])
+            if best[size - 1][row] <= stopping:
                 break
-            left = [k for k in range(n_arms) if k not in tried]
+            mass = masses[size][row]
+            left = {k: child for k, child in enumerate(s.child[row].tolist()) if k not in tried}
+            success = {k: good(mass, masses[size + 1][child]) for k, child in left.items()}
+            worth = {}
+            for k, child in left.items():
+                stop = stakes.value_usd * stakes.false_alarm * success[k]
+                onward = max(stop, best[size][child]) if size < len(best) else stop
+                gained = stakes.value_usd * (1.0 - stakes.false_alarm) * success[k]
+                worth[k] = gained - price_usd[size][k] * mass + onward
             if rule is None:
-                tried = (*tried, max(left, key=lambda k: self._step(size, row, k, draw)))
-                continue
-            mass = self.masses[size][row, draw]
-            success = _good(self.stakes, self.masses[size + 1][s.child[row, left], draw], mass)
-            taken = left[int(rule(success / mass, self.stakes.price_usd[size, left, draw]))]
-            if self._step(size, row, taken, draw) <= stopping:
-                break
-            tried = (*tried, taken)
-        return tried[1:]
-
-    def _step(self, size: int, row: int, arm: int, draw: int) -> float:
-        """G of one arm after one subset, in one draw."""
-        stakes, child = self.stakes, _subsets(len(self.first), size).child[row, arm]
-        mass = self.masses[size][row, draw]
-        good = _good(stakes, self.masses[size + 1][child, draw], mass)
-        stop = stakes.value_usd * stakes.false_alarm * good
-        onward = max(stop, self.best[size][child, draw]) if size < len(self.best) else stop
-        paid = stakes.price_usd[size, arm, draw] * mass
-        return float(stakes.value_usd * (1.0 - stakes.false_alarm) * good - paid + onward)
+                taken = max(left, key=worth.__getitem__)
+            else:
+                prices = np.array([price_usd[size][k] for k in left])
+                taken = list(left)[int(rule(np.array(list(success.values())) / mass, prices))]
+                if worth[taken] <= stopping:
+                    break
+            tried.append(taken)
+        return tuple(tried[1:])
 
 
 @dataclass(frozen=True)
