@@ -1,9 +1,11 @@
 """Wiring: a configuration becomes a running service, which drains when it is told to end."""
 
 import asyncio
+import ctypes
 import gc
 import logging
 import signal
+import sys
 import time
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -37,6 +39,8 @@ from server.views import Views
 _log = logging.getLogger(__name__)
 
 _DRAIN_SECONDS = 5.0
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
+"""Of malloc.h."""
 
 
 class Address(msgspec.Struct, frozen=True):
@@ -55,6 +59,7 @@ async def run(config: Config, *, listen: Address, http: Address, data_dir: Path)
     Raises OSError where it cannot listen, and StoreError where the data directory cannot be used.
     """
     one_blas_thread()
+    _keep_freed_memory()
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -133,6 +138,14 @@ async def _serve(
         await health.tell(False)
         events.drain()
         await server.stop(_DRAIN_SECONDS)
+
+
+def _keep_freed_memory() -> None:
+    """Has glibc keep what is freed: a round's arrays were given back to the system after each round, and faulted in
+    again page by page in the next, which took a sixth of a Select's processor time."""
+    if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "mallopt"):
+        libc.mallopt(_M_MMAP_THRESHOLD, 32 << 20)
+        libc.mallopt(_M_TRIM_THRESHOLD, 256 << 20)
 
 
 def _collect_seldom() -> None:

@@ -7,7 +7,6 @@ repeats, times, durability and failure are thought of once. Replies wait until a
 import asyncio
 import os
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 
 from bandit import eligibility, moves, progress
@@ -39,17 +38,12 @@ from server.store.errors import StoreError
 from server.store.protocol import Store
 
 _LINGER_SECONDS = 0.002
-_FULL = 32
-"""Requests that make a full round: more are hardly decided quicker."""
-_MOST_UNDER_WAY = 2
-"""Rounds that are being made durable at a time: one, and the next one behind it."""
 
 
 class Engine:
     """The state of the service between the log and its callers, for one event loop.
 
-    Requests are worked on in rounds: all that came in while one round's events were made durable are the next round,
-    or, under load, as many of them as make a full one.
+    Requests are worked on in rounds: all that came in while one round's events were made durable are the next round.
     """
 
     def __init__(
@@ -80,12 +74,10 @@ class Engine:
         """Those who wait for the requests in line."""
         self._begins: asyncio.Handle | None = None
         self._lingers: asyncio.TimerHandle | None = None
-        self._under_way: deque[tuple[Round, list[asyncio.Future[None]]]] = deque()
-        """The rounds whose events are being made durable, oldest first, and those who wait for them."""
         self.round_us = 0
         """When the round began: every request in it is looked at as of then."""
         self._crowd = 1
-        """How many requests were in the last round, or as many as make a full one."""
+        """How many requests were in the last round."""
 
     # --- rounds -------------------------------------------------------------------------------------------------
 
@@ -115,16 +107,13 @@ class Engine:
         await self._journal.close()
 
     def _schedule(self) -> None:
-        """A lone caller's round begins at once, and so does a full one: while it is decided, the one before is made
-        durable. Else a round begins when no other is under way, a little later unless as many as last time are there.
-        """
-        waiting = len(self._line)
-        if not waiting or len(self._under_way) == _MOST_UNDER_WAY:
+        """A lone caller's round begins at once; under load a little later, unless as many as last time are there."""
+        if self._journal.busy or not self._line:
             return
         loop = asyncio.get_running_loop()
-        if waiting >= self._crowd:
+        if len(self._line) >= self._crowd:
             self._begins = self._begins or loop.call_soon(self._round)
-        elif not self._under_way:
+        else:
             self._lingers = self._lingers or loop.call_later(_LINGER_SECONDS, self._round)
 
     def _round(self) -> None:
@@ -134,7 +123,7 @@ class Engine:
         self._begins = self._lingers = None
         line, self._line = self._line, []
         callers, self._callers = self._callers, []
-        self._crowd = min(len(line), _FULL)
+        self._crowd = len(line)
         self.round_us = self._now_us()
         round_ = Round(
             line,
@@ -143,28 +132,23 @@ class Engine:
             routers=self._routers,
             at_us=self.round_us,
             entropy=self._entropy,
-            before=[earlier for earlier, _ in self._under_way],
         )
         if self._journal.trouble is not None:
             self._end(round_, callers, self._journal.trouble)
             return
         round_.take()
-        if round_.events or self._under_way:
-            alone = len(line) == 1 and not self._under_way
-            self._under_way.append((round_, callers))
-            self._journal.commit(round_.events, self._ended, alone=alone)
+        if round_.events:
+            self._journal.commit(round_.events, lambda error: self._ended(round_, callers, error), alone=len(line) == 1)
         else:
             self._end(round_, callers, None)
 
-    def _ended(self, error: StoreError | None) -> None:
-        """The oldest round under way is durable, or its events may be lost."""
-        round_, callers = self._under_way.popleft()
+    def _ended(self, round_: Round, callers: Iterable[asyncio.Future[None]], error: StoreError | None) -> None:
         if error is not None:
             # What the cache holds may never have reached the log.
             self._sessions.clear()
             self._on_health(False)
         else:
-            self._sessions.trim(keep={session for later, _ in self._under_way for session in later.sessions})
+            self._sessions.trim()
             self._hint()
         self._end(round_, callers, error)
         self._schedule()

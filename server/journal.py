@@ -16,27 +16,27 @@ _RETRY_SECONDS = 0.25
 class Journal:
     """Makes events durable, for one event loop.
 
-    Commits end in the order in which they were asked for. After a failed one nothing of it is known to be in the log,
-    and those behind it fail with it, for they may rest on it: `trouble` says what is wrong until an append can work
-    again, and then `on_back()` is called.
+    After a failed commit nothing of it is known to be in the log: `trouble` says what is wrong until an append can
+    work again, and then `on_back()` is called.
     """
 
     def __init__(self, store: Store, *, on_back: Callable[[], None]) -> None:
         self.trouble: StoreError | None = None
         """Why the log takes no writes, or None."""
-        self._failed: StoreError | None = None
-        """Why commits fail without being tried, or None. Looked at by the one who appends."""
+        self.busy = False
+        """Whether a commit is under way."""
         self._store = store
         self._on_back = on_back
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="journal")
         self._recovery: asyncio.Task[None] | None = None
 
     def commit(self, events: Sequence[NewEvent], ended: Callable[[StoreError | None], None], *, alone: bool) -> None:
-        """Commits the events, if any, and then calls `ended`, with the error if they may be lost.
+        """Commits the events and then calls `ended`, with the error if they may be lost.
 
-        With a lone caller, and no commit under way, there is nothing else to do meanwhile, so the loop itself waits
-        and saves two changes of thread; otherwise a thread waits, and the loop takes in more requests.
+        With a lone caller there is nothing else to do meanwhile, so the loop itself waits and saves two changes of
+        thread; otherwise a thread waits, and the loop takes in more requests.
         """
+        self.busy = True
         if alone:
             self._committed(self._append(events), ended)
             return
@@ -44,19 +44,19 @@ class Journal:
         done.add_done_callback(lambda appended: self._committed(appended.result(), ended))
 
     def _append(self, events: Sequence[NewEvent]) -> StoreError | None:
-        if self._failed is None and events:
-            try:
-                self._store.append(events)
-            except StoreError as error:
-                self._failed = error
-            except Exception as error:
-                # A defect; those who wait are to be told all the same.
-                _log.exception("events cannot be appended")
-                self._failed = StoreUnavailable(str(error))
-        return self._failed
+        try:
+            self._store.append(events)
+        except StoreError as error:
+            return error
+        except Exception as error:
+            # A defect; those who wait are to be told all the same.
+            _log.exception("events cannot be appended")
+            return StoreUnavailable(str(error))
+        return None
 
     def _committed(self, error: StoreError | None, ended: Callable[[StoreError | None], None]) -> None:
-        if error is not None and self.trouble is None:
+        self.busy = False
+        if error is not None:
             _log.error("events could not be made durable, no more are taken: %s", error)
             self.trouble = error
             self._recovery = asyncio.get_running_loop().create_task(self._recover())
@@ -74,7 +74,7 @@ class Journal:
             except StoreError as error:
                 _log.critical("the log is damaged and stays closed to writes: %s", error)
                 return
-        self.trouble = self._failed = None
+        self.trouble = None
         _log.info("the log takes writes again")
         self._on_back()
 

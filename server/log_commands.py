@@ -173,7 +173,7 @@ def _into_directory(asked: argparse.Namespace, advance: _Advance) -> tuple[int, 
                 configurations[router] = configurations.get(router, Configuration()).apply(news.event)
                 if news.after is not None:
                     sessions.put(router, news.after)
-            sessions.trim(keep=())
+            sessions.trim()
             imported += len(admitted.news)
             skipped += admitted.skipped
             advance(imported + skipped, None)

@@ -1,8 +1,5 @@
 """One round: requests in their order of arrival become events of one transaction, and replies that wait for it.
 
-A round may begin while the events of the one before are still being made durable, and rest on them: they enter the
-log before its own, or neither do.
-
 Moves whose arm is yet to be drawn are gathered into a wave and drawn together. A request that may depend on the wave,
 because it is about a session in it or repeats a request in it, is looked at after the wave was drawn, so that the
 outcome is that of one request after the other.
@@ -101,20 +98,16 @@ class Round:
         routers: dict[str, Router],
         at_us: int,
         entropy: Entropy,
-        before: Sequence["Round"] = (),
     ) -> None:
-        """`at_us`: when it all happens, UTC microseconds since 1970. `before`: the rounds that are not durable yet."""
+        """`at_us`: when it all happens, UTC microseconds since 1970."""
         self.events: list[NewEvent] = []
-        self.sessions: set[SessionKey] = set()
-        """Those that the events are about."""
         self._line = line
         self._store = store
         self._cache = sessions
         self._routers = routers
         self._at_us = at_us
         self._entropy = entropy
-        self._before = before
-        self._first_seq: int = before[-1]._first_seq + len(before[-1].events) if before else store.last_seq + 1
+        self._first_seq = store.last_seq + 1
         self._repeats: dict[bytes, tuple[bytes, Reply | None]] = {}
         """Of this round's requests: their digests, and their replies once they are known."""
         self._logged: Mapping[bytes, tuple[bytes, int]] = {}
@@ -230,7 +223,6 @@ class Round:
                 move.router.keep_pace(self._at_us, before, session)
         if move.events and session is not None:
             self._cache.put(move.router.id, session)
-            self.sessions.add((move.router.id, session.session_id))
         asked.reply = move.reply
 
     def _begin(self, router: Router, at_us: int) -> None:
@@ -257,8 +249,7 @@ class Round:
         router.apply(event)
 
     def _take_in(self, asked: Asked, taking: TakeIn) -> None:
-        pending = [event for earlier in self._before for event in earlier.events] + self.events
-        admitted = taking.admit(self._first_seq + len(self.events), pending)
+        admitted = taking.admit(self._first_seq + len(self.events), self.events)
         for news in admitted.news:
             router = taking.router(news.logged.router)
             self._begin(router, news.logged.at_us)
@@ -267,7 +258,6 @@ class Round:
             if news.after is not None:
                 router.keep_pace(news.logged.at_us, news.before, news.after)
                 self._cache.put(router.id, news.after)
-                self.sessions.add((router.id, news.after.session_id))
         asked.reply = TakenIn(imported=len(admitted.news), skipped=admitted.skipped)
 
     # --- repeats ------------------------------------------------------------------------------------------------
@@ -280,10 +270,6 @@ class Round:
             digest, reply = self._repeats[repeat.key]
             _require_equal(digest, repeat)
             return reply
-        for earlier in self._before:
-            if (there := earlier._repeats.get(repeat.key)) is not None:
-                _require_equal(there[0], repeat)
-                return there[1]
         if (found := self._logged.get(repeat.key)) is None:
             return None
         digest, seq = found

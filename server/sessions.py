@@ -56,13 +56,10 @@ class SessionCache:
         self._sessions[key] = session
         self._sessions.move_to_end(key)
 
-    def trim(self, keep: Collection[SessionKey]) -> None:
-        """Drops the sessions longest unused, up to the first of `keep`."""
+    def trim(self) -> None:
+        """Drops the sessions longest unused."""
         while len(self._sessions) > self._capacity:
-            key = next(iter(self._sessions))
-            if key in keep:
-                return
-            del self._sessions[key]
+            self._sessions.popitem(last=False)
 
     def clear(self) -> None:
         """Forgets everything; the log knows."""
