@@ -28,6 +28,7 @@ from server.events import Events
 from server.fold import one_blas_thread
 from server.growth import Growth
 from server.health import Health
+from server.retention import Retention
 from server.routers import Router
 from server.routing import Routing
 from server.rpc import register
@@ -126,6 +127,11 @@ async def _serve(
         closing_sessions = Closing(engine, reader, routers, data_dir)
         await closing_sessions.start()
         closing.push_async_callback(closing_sessions.stop)
+        retention = Retention(
+            engine, reader, routers, data_dir, erasure, archiver.hint, features_days=config.retention.features_days
+        )
+        await retention.start()
+        closing.push_async_callback(retention.stop)
         await archiver.start()
         closing.push_async_callback(archiver.stop)
         await server.start()

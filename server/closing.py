@@ -9,7 +9,7 @@ import asyncio
 import itertools
 import logging
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
@@ -38,8 +38,8 @@ _LONGEST_AHEAD_SECONDS = 86_400.0
 _OVER = frozenset(("closed", "erased"))
 
 
-class Overdue(NamedTuple):
-    """A session that has waited long enough."""
+class Silent(NamedTuple):
+    """A session that nothing has happened to for long enough."""
 
     router: str
     session_id: str
@@ -76,8 +76,14 @@ class Sweep:
         self.cursor = cursor if cursor <= reader.last_seq else 0
         """The last event that was looked at."""
 
-    def overdue(self, routers: Iterable[str], now: float) -> tuple[list[Overdue], bool]:
+    def overdue(self, routers: Iterable[str], now: float) -> tuple[list[Silent], bool]:
         """Goes on by a page: sessions to be closed, and whether there may be more."""
+        found, more = self.silent(routers, now, _OVER)
+        return [silent for silent in found if not silent.session.final], more
+
+    def silent(self, routers: Iterable[str], now: float, over: Collection[str]) -> tuple[list[Silent], bool]:
+        """Goes on by a page: sessions that have been silent for the wait, but those whose last event is of a kind in
+        `over`; and whether there may be more."""
         first = self._reader.read(self.cursor, 1)
         if not first or not self._is_past(first[0], now):
             return [], False
@@ -90,23 +96,21 @@ class Sweep:
             for event in due
             if event.session_id and event.router in wanted and event.at_us <= now * 1e6
         }
-        found = [self._look_at(event) for event in last.values() if event.kind not in _OVER]
-        return [overdue for overdue in found if overdue is not None], len(due) == _PAGE
+        found = [self._look_at(event) for event in last.values() if event.kind not in over]
+        return [silent for silent in found if silent is not None], len(due) == _PAGE
 
     def _is_past(self, event: StoredEvent, now: float) -> bool:
         """Whether its wait is over. What lies far in the future is passed by: nobody waits for it."""
         return event.at_us + self._wait_us <= now * 1e6 or event.at_us > (now + _LONGEST_AHEAD_SECONDS) * 1e6
 
-    def _look_at(self, event: StoredEvent) -> Overdue | None:
+    def _look_at(self, event: StoredEvent) -> Silent | None:
         events = self._reader.session(event.router, event.session_id)
         if events[-1].seq != event.seq:
             return None
         session: Session | None = None
         for stored in events:
             session = apply(session, record.decode(stored.kind, stored.body, stored.private).event)
-        if session is None or session.final:
-            return None
-        return Overdue(event.router, event.session_id, session)
+        return Silent(event.router, event.session_id, session) if session is not None else None
 
 
 class Closing:
@@ -176,7 +180,7 @@ class Closing:
                     sweep.cursor = before
                     raise failed[0]
 
-    async def _close(self, overdue: Overdue) -> None:
+    async def _close(self, overdue: Silent) -> None:
         # Where it is refused, the session or its router is not what it was.
         with suppress(PointsmanError):
             await self._engine.answer(None, lambda: self._engine.close_session(*overdue))

@@ -40,6 +40,8 @@ class Retention(keys.Strict, frozen=True, kw_only=True):
 
     archive_days: Annotated[float, msgspec.Meta(ge=0.0, le=1e6)] = 0.0
     """Days of the archive that are older are deleted; 0: none."""
+    features_days: Annotated[float, msgspec.Meta(ge=0.0, le=1e6)] = 0.0
+    """Features of sessions that have been silent for so long are erased; 0: none."""
 
 
 class _Figure(keys.Strict, frozen=True, kw_only=True):

@@ -288,12 +288,15 @@ class Engine:
             router=router, session_id=session_id, session=session, events=closed, reply=Closure(closed=bool(closed))
         )
 
-    def erase(self, router_id: str, session_id: str) -> Move:
-        """Says that a session's features are erased, unless it has none. Raises Unknown."""
+    def erase(self, router_id: str, session_id: str, silent: Session | None = None) -> Move:
+        """Says that a session's features are erased, unless it has none, or is not as it was when it was `silent`.
+
+        Raises Unknown.
+        """
         router = self._router(router_id)
         session = self._session(router, session_id, "")
         has_any = session.features or any(event.private for event in self._store.session(router.id, session_id))
-        erased = (Erased(session_id=session_id),) if has_any else ()
+        erased = (Erased(session_id=session_id),) if has_any and silent in (None, session) else ()
         return Move(
             router=router, session_id=session_id, session=session, events=erased, reply=Erasing(logged=bool(erased))
         )

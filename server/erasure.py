@@ -4,6 +4,7 @@ What is erased is a function of the log. So an erasure that was interrupted, or 
 completed by looking at the events again; the file `DATA_DIR/erased` says up to which it has been done.
 """
 
+import threading
 from pathlib import Path
 
 from server.store.files import replace_file
@@ -16,13 +17,15 @@ class Erasure:
     def __init__(self, store: Store, data_dir: Path) -> None:
         self._store = store
         self._path = data_dir / "erased"
+        self._lock = threading.Lock()
 
     def complete(self) -> None:
-        """Empties the private parts of all sessions that are erased. From one thread at a time.
+        """Empties the private parts of all sessions that are erased. From any thread.
 
         Raises StoreError and OSError; then it is to be called again.
         """
-        replace_file(self._path, f"{self._store.erase(self._done())}\n".encode())
+        with self._lock:
+            replace_file(self._path, f"{self._store.erase(self._done())}\n".encode())
 
     def _done(self) -> int:
         try:

@@ -100,6 +100,32 @@ def count(query: str) -> int:
         return -1
 
 
+def test_features_of_sessions_that_are_silent_for_long_are_erased(serving, tmp_path):
+    keeping = CONFIG + "[retention]\nfeatures_days = 0.00002\n"
+    server = serving(tmp_path / "data", CONFIG)
+    gone = select(server, "gone", SECRET)
+    server.routing.Reward(pb.RewardRequest(session_id="gone", success=1.0, final=True))
+    server.kill()
+    server = serving(tmp_path / "data", keeping)
+    shown = lambda decision: server.routing.GetDecision(pb.GetDecisionRequest(decision_id=decision.decision_id))  # noqa: E731
+    wait_for(lambda: shown(gone).erased)
+    later = select(server, "later", SECRET)
+    select(server, "later", SECRET)
+    wait_for(lambda: shown(later).erased)
+    server.kill()
+    server = serving(tmp_path / "data", keeping)
+    wait_for(lambda: int((tmp_path / "data/retention").read_text()) >= server.last_sequence() - 1)
+    archive = f"{tmp_path}/data/archive/*/*.parquet"
+    wait_for(lambda: count(f"SELECT count(*) FROM '{archive}' WHERE kind = 'erased'") == 2)
+    wait_for(lambda: count(f"SELECT count(*) FROM '{archive}' WHERE features IS NOT NULL") == 0)
+    assert server.stop() == 0
+    assert [path for path in holding(tmp_path / "data", SECRET) if "epochs" not in path.parts] == []
+    reader = SqliteStore.open_reader(tmp_path / "data")
+    assert reader.verify() == []
+    assert [event.session_id for event in reader.read(0, 100) if event.kind == "erased"] == ["gone", "later"]
+    reader.close()
+
+
 def private(seq: int, session_id: str) -> NewEvent:
     return NewEvent(at_us=seq, kind="stuck", router="r", session_id=session_id, body=b"{}", private=SECRET.encode())
 
