@@ -5,7 +5,7 @@
 theta is how hard the session is beyond what its features tell; it makes the failures of different arms on one
 session depend on each other. It is integrated out by Gauss-Hermite quadrature (Bock & Aitkin 1981). The posterior of
 the weights is Laplace's approximation at the mode, refitted over an exact window of sessions; what left the window
-stays as a Gaussian factor. sigma is empirical Bayes.
+stays as a Gaussian factor. sigma is empirical Bayes, at most `SIGMA_MOST`.
 
 An attempt whose truth is known contributes p^y (1-p)^(1-y). One that was only alarmed contributes p f + (1-p) r, with
 f the probability that a good attempt raises an alarm and r the probability that a failed one does; one that ended
@@ -43,6 +43,9 @@ SPREADS = {
 }
 
 PRIOR_SIGMA = 2.2
+SIGMA_MOST = 5.0
+"""sigma's bound, the 99th percentile of its prior. There the nodes are 6 logits apart, too coarse to tell one sigma
+from a larger one."""
 _SIGMA_PRIOR_LOG_MEAN, _SIGMA_PRIOR_LOG_SD = np.log(PRIOR_SIGMA), 0.35
 _PROBIT_SLOPE = 16.0 * np.sqrt(3.0) / (15.0 * np.pi)
 _SPLIT_PRIOR = (0.3, 9.7)
@@ -337,6 +340,8 @@ def _better_sigma(problem: _Problem, w: Floats, sigma: float) -> float:
 
     The weights move with sigma along the ray that keeps the probabilities averaged over theta, so that one step
     finds the new mode. The likelihood alone would not do: with many columns, scaling all logits up costs it nothing.
+    The curvature is that on the ray, where the weights have not yet followed. That leans upwards, and with single
+    attempts on many columns it would climb for ever, past where the marginal likelihood falls: hence `SIGMA_MOST`.
     """
     h = 0.1
 
@@ -349,7 +354,7 @@ def _better_sigma(problem: _Problem, w: Floats, sigma: float) -> float:
     low, mid, high = objective(at - h), objective(at), objective(at + h)
     slope, bend = (high - low) / (2 * h), (high - 2 * mid + low) / h**2
     step = slope / -bend if bend < 0 else np.sign(slope) * h
-    return float(np.exp(at + np.clip(step, -h, h)))
+    return min(float(np.exp(at + np.clip(step, -h, h))), SIGMA_MOST)
 
 
 def _alarm_rates(rows: Rows, good: Floats) -> tuple[float, float]:

@@ -405,6 +405,15 @@ def test_sigma_stays_sane_where_columns_are_many() -> None:
     assert 1.0 < converged(rows, prior_of(4, 30), blank(4, 30)).sigma < 4.0
 
 
+def test_sigma_is_bounded_where_attempts_are_single_and_columns_many() -> None:
+    """Without the bound it was between 29 and 66 after sixty fits, on each of six such logs."""
+    rng = np.random.default_rng(0)
+    weights = np.column_stack([[2.2, 1.6, 0.9, 0.1, -2.5], rng.normal(0.0, 0.5, (5, 29))])
+    rows = World(weights=weights, sigma=2.5, attempts=1).simulate(rng, 300)
+    fitted = converged(rows, prior_of(5, 30), blank(5, 30))
+    assert 1.0 < fitted.sigma <= success.SIGMA_MOST
+
+
 def test_alarms_that_nobody_judged_still_teach_the_arms_apart() -> None:
     """Where alarms are sure signs of failure, knowing only them is knowing the truth."""
     world = World(weights=np.array([[0.0], [2.0]]), sigma=1.0, attempts=1)
