@@ -2,7 +2,8 @@
 
 A block is cut by what the log holds, never by time, so the same prefix of the log always gives the same epochs,
 whoever folds it and whenever. It ends where a sixteenth as many outcomes as all before it have come, at least 1 and
-at most 64: early on every outcome counts at once, later the posterior is never more than about 6 % behind.
+at most 64: early on every outcome counts at once, later the posterior is never more than about 6 % behind. Where a
+session is erased that taught something in the block at hand, the block ends early.
 """
 
 import hashlib
@@ -14,7 +15,7 @@ import msgspec
 from bandit import policy as policies
 from bandit.configuration import Configuration
 from bandit.decision import Vintage
-from bandit.events import ArmPut, Closed, Decided, Escalated, Event, Rewarded, RouterPut
+from bandit.events import ArmPut, Closed, Decided, Erased, Escalated, Event, Rewarded, RouterPut
 from bandit.pacing import NO_PACE, Pace
 from bandit.session import AttemptRow, Session, SessionChange, apply
 from bandit.types import Arm, Mode, RouterSettings
@@ -124,6 +125,8 @@ class Learner:
                 return self._end_block()
             case Decided() | Escalated() | Rewarded() | Closed():
                 return self._observe(event, session_id, at_us)
+            case Erased():
+                return self._erase(event, session_id)
         return False
 
     @property
@@ -170,6 +173,15 @@ class Learner:
         self._dirty.setdefault(session_id, told)
         self._pending += 1
         return not self._frozen and self._end_block_if_full()
+
+    def _erase(self, event: Erased, session_id: str) -> bool:
+        """What the session has taught becomes part of an epoch, so that nobody who goes on from the newest one needs
+        the features that are gone."""
+        ended = session_id in self._dirty and self._end_block()
+        erased = apply(self._sessions.get(session_id), event)
+        if erased is not None:
+            self._sessions.put(session_id, erased)
+        return ended
 
     def _end_block_if_full(self) -> bool:
         if self._pending < max(1, min(_LARGEST_BLOCK, self._outcomes // _BLOCK_SHARE)):

@@ -300,8 +300,15 @@ def apply(session: Session | None, event: Event) -> Session | None:
         case Closed() if session is not None and not session.final:
             return msgspec.structs.replace(session, final=True, closed=True, assumed_success=event.success)
         case Erased() if session is not None:
-            return msgspec.structs.replace(session, features={})
+            # As the log will give it from now on, so that whoever has it at hand and whoever reads it anew agree.
+            attempts = tuple(_without_features(attempt) for attempt in session.attempts)
+            return msgspec.structs.replace(session, features={}, attempts=attempts)
     return session
+
+
+def _without_features(attempt: Attempt) -> Attempt:
+    situation = msgspec.structs.replace(attempt.decision.situation, features={})
+    return msgspec.structs.replace(attempt, decision=msgspec.structs.replace(attempt.decision, situation=situation))
 
 
 REROUTED: Mapping[BarKind, tuple[EscalationReason, SelectReason]] = {

@@ -12,6 +12,7 @@ from bandit.learner import Learner
 from bandit.session import Session, apply
 from server import sessions
 from server.store.epochs import EpochFiles
+from server.store.errors import StoreConflict
 from server.store.protocol import CONFIGURING, EventReader, StoredEvent
 
 _log = logging.getLogger(__name__)
@@ -20,7 +21,7 @@ _PIECE = 1000
 _CACHED_SESSIONS = 4096
 _RECENT_EPOCHS = 32
 """Kept one by one; older ones are thinned, and folded anew where somebody asks for them."""
-_LEARNED = CONFIGURING | {"decided", "escalated", "rewarded", "closed"}
+_LEARNED = CONFIGURING | {"decided", "escalated", "rewarded", "closed", "erased"}
 """The kinds of events that a learner takes in; others are not even decoded."""
 
 
@@ -154,8 +155,9 @@ class Fitter:
             if (fold := self._folds.get(stored.router)) is None:
                 fold = self._folds[stored.router] = Fold(self._reader, stored.router)
             if fold.feed(stored):
-                self._publish(stored, fold.learner)
                 changed.add(stored.router)
+                if not self._publish(stored, fold.learner):
+                    return changed
         self._read = events[-1].seq
         return changed
 
@@ -166,9 +168,22 @@ class Fitter:
             changed |= more
         return changed
 
-    def _publish(self, last: StoredEvent, learner: Learner) -> None:
+    def _publish(self, last: StoredEvent, learner: Learner) -> bool:
+        """Whether the epoch is published as it was folded. Else the one that is there stands, for decisions were made
+        under it: a fold that begins anew lacks what was erased since. It is gone on from that one.
+        """
         assert learner.vintage is not None, "an epoch has just ended"
-        version = learner.vintage.policy_version
-        self._epochs.stamp(last.seq, last.digest)
-        self._epochs.save(last.router, version, learner.vintage.epoch, learner.epoch_seq, learner.snapshot())
+        version, number = learner.vintage.policy_version, learner.vintage.epoch
+        try:
+            self._epochs.stamp(last.seq, last.digest)
+            self._epochs.save(last.router, version, number, learner.epoch_seq, learner.snapshot())
+        except StoreConflict:
+            there = self._epochs.load(last.router, version, number)
+            if there is None:
+                raise
+            _log.warning("epoch %d of %r would be another one now; it stands as published", number, last.router)
+            self._folds[last.router] = Fold(self._reader, last.router, there[1])
+            self._read = min(last.seq, there[0])
+            return False
         self._epochs.thin(last.router, version, _RECENT_EPOCHS)
+        return True

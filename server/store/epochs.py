@@ -126,7 +126,8 @@ class EpochFiles:
 
         An epoch whose age (the newest number minus its own) is in [recent·2^k, recent·2^(k+1)) stays if its
         number is divisible by 2^(k+1). What stays at one age stayed at all earlier ones, so thinning often or
-        seldom comes to the same. Returns the numbers deleted.
+        seldom comes to the same. The newest always stays: folds go on from it, whatever was erased of the log
+        before it. Returns the numbers deleted.
         """
         if recent < 1:
             raise ValueError("recent must be at least 1")

@@ -10,7 +10,7 @@ from scipy.special import expit
 
 from bandit import moves
 from bandit.decision import confirm
-from bandit.events import ArmPut, Decided, Escalated, Event, Rewarded, RouterPut, Stuck
+from bandit.events import ArmPut, Decided, Erased, Escalated, Event, Rewarded, RouterPut, Stuck
 from bandit.learner import InMemory, Learner, state_hash
 from bandit.session import Session, apply
 from bandit.types import Arm, Decision, EscalationReason, Offer, Outcome, Price, RouterSettings
@@ -361,3 +361,50 @@ def test_decisions_can_be_taken_again_from_the_log(story: Story) -> None:
             assert confirm(vintages[fed.event.decision.epoch], fed.event.decision) == ""
             confirmed += 1
     assert confirmed > 120
+
+
+def without_features(log: list[Fed]) -> list[Fed]:
+    """A log as it is read after its erasures were carried out."""
+    ends = {fed.session_id: fed.seq for fed in log if isinstance(fed.event, Erased)}
+    read = []
+    for fed in log:
+        event = fed.event
+        if fed.seq < ends.get(fed.session_id, 0) and isinstance(event, Decided):
+            situation = msgspec.structs.replace(event.decision.situation, features={})
+            decision = msgspec.structs.replace(event.decision, situation=situation)
+            event = msgspec.structs.replace(event, decision=decision)
+        read.append(fed._replace(event=event))
+    return read
+
+
+@pytest.mark.parametrize("policy", ["thompson", "linucb"])
+def test_who_goes_on_after_an_erasure_needs_nothing_that_is_gone(policy: str) -> None:
+    told = Story(msgspec.structs.replace(SETTINGS, policy=policy))
+    told.tell(120)
+    gone = [f"s{i}" for i in (3, 50, *range(105, 120))]
+    for session_id in gone[:2]:
+        corrected = Rewarded(session_id=session_id, outcome=Outcome(success=0.25, cost_usd=1.0), revision=8)
+        told.write(corrected, session_id)
+    for session_id in gone:
+        told.write(Erased(session_id=session_id), session_id)
+    last = told.log[-1].seq
+    for session_id in gone[:5]:
+        again = Rewarded(session_id=session_id, outcome=Outcome(success=0.5, cost_usd=3.0), revision=9)
+        told.write(again, session_id)
+    told.tell(30)
+    read = without_features(told.log)
+    whole, learner, at = newest(told.learner), Learner(), []
+    for fed in told.log:
+        learner.feed(*fed)
+        if fed.seq >= last and learner.epoch_seq not in at:
+            at.append(learner.epoch_seq)
+            resumed = Learner.resume(learner.snapshot(), sessions_until(read, learner.epoch_seq))
+            resumed, _ = fold([later for later in read if later.seq > learner.epoch_seq], resumed)
+            assert newest(resumed) == whole
+    assert len(at) >= 5
+    # From the beginning it is another posterior, but one, and the blocks end where they did.
+    anew, epochs = fold(read)
+    assert newest(anew)[:2] == whole[:2]
+    assert newest(anew)[2] != whole[2]
+    assert fold(read)[1] == epochs
+    assert [seq for seq, _ in epochs] == [seq for seq, _ in told.vintages]

@@ -1,5 +1,6 @@
 """Features that somebody wants deleted are gone: from the log, its files and the archive; what was learned stays."""
 
+import shutil
 import sqlite3
 import time
 from pathlib import Path
@@ -14,6 +15,8 @@ from pointsman import field_violations
 from pointsman.v1 import admin_pb2, events_pb2
 from pointsman.v1 import routing_pb2 as pb
 from server.erasure import Erasure
+from server.fold import Fitter, one_blas_thread
+from server.store.epochs import EpochFiles
 from server.store.protocol import NewEvent
 from server.store.sqlite import SqliteStore
 
@@ -123,6 +126,81 @@ def test_features_of_sessions_that_are_silent_for_long_are_erased(serving, tmp_p
     reader = SqliteStore.open_reader(tmp_path / "data")
     assert reader.verify() == []
     assert [event.session_id for event in reader.read(0, 100) if event.kind == "erased"] == ["gone", "later"]
+    reader.close()
+
+
+INLINE = CONFIG.replace("[service]", '[service]\nfitter = "inline"')
+
+
+def learned(server) -> tuple[int, str]:
+    shown = server.admin.GetRouter(admin_pb2.GetRouterRequest()).router
+    return shown.epoch, shown.epoch_hash
+
+
+def test_epochs_go_on_after_an_erasure_and_without_any_file_too(serving, tmp_path):
+    server = serving(tmp_path / "data", INLINE)
+    for i in range(60):
+        select(server, f"s{i}", "abc"[i % 3])
+        server.routing.Reward(pb.RewardRequest(session_id=f"s{i}", success=i % 2, cost_usd=1.0, final=True))
+    gone = [f"s{i}" for i in (7, 58, 59)]
+    server.events.EraseSessions(events_pb2.EraseSessionsRequest(session_ids=gone))
+    for session_id in gone:
+        server.routing.Reward(pb.RewardRequest(session_id=session_id, success=0.5, cost_usd=2.0, final=True))
+    before = learned(server)
+    server.kill()
+    numbers = sorted((tmp_path / "data/epochs").rglob("*.epoch"), key=lambda path: int(path.stem))
+    for path in numbers[:-1]:
+        path.unlink()
+    server = serving(tmp_path / "data", INLINE)
+    assert learned(server) == before
+    for i in range(60, 70):
+        select(server, f"s{i}", "abc"[i % 3])
+        server.routing.Reward(pb.RewardRequest(session_id=f"s{i}", success=1.0, cost_usd=1.0, final=True))
+    assert learned(server)[0] > before[0]
+    server.kill()
+    for path in (tmp_path / "data/epochs").rglob("*.epoch"):
+        path.unlink()
+    server = serving(tmp_path / "data", INLINE)
+    anew = learned(server)
+    decision = select(server, "fresh", "a")
+    assert server.routing.GetDecision(pb.GetDecisionRequest(decision_id=decision.decision_id)).confirmed
+    server.kill()
+    # Somebody else who has nothing but the log comes to the same.
+    shutil.rmtree(tmp_path / "data/epochs")
+    one_blas_thread()
+    reader = SqliteStore.open_reader(tmp_path / "data")
+    fitter = Fitter(reader, EpochFiles(tmp_path))
+    fitter.catch_up()
+    vintage = fitter.learners["default"].vintage
+    assert (vintage.epoch, vintage.epoch_hash) == anew
+    reader.close()
+
+
+def test_an_epoch_that_would_be_another_one_stands_as_it_was_published(serving, tmp_path):
+    server = serving(tmp_path / "data", INLINE)
+    for i in range(20):
+        select(server, f"s{i}", "abc"[i % 3])
+        server.routing.Reward(pb.RewardRequest(session_id=f"s{i}", success=i % 2, cost_usd=1.0, final=True))
+    whole = learned(server)
+    server.kill()
+    with sqlite3.connect(tmp_path / "data/events.db") as database:
+        database.execute("UPDATE events SET private = x''")
+    database.close()
+    one_blas_thread()
+    reader = SqliteStore.open_reader(tmp_path / "data")
+    fitter = Fitter(reader, EpochFiles(tmp_path))
+    # Published by somebody who had the features.
+    folder = tmp_path / "epochs/default/1"
+    folder.mkdir(parents=True)
+    published = {n: (tmp_path / f"data/epochs/default/1/{n}.epoch").read_bytes() for n in range(6, 12)}
+    for number, content in published.items():
+        (folder / f"{number}.epoch").write_bytes(content)
+    fitter.catch_up()
+    assert {number: (folder / f"{number}.epoch").read_bytes() for number in published} == published
+    vintage = fitter.learners["default"].vintage
+    assert vintage.epoch == whole[0]
+    assert vintage.epoch_hash != whole[1]
+    assert Fitter(reader, EpochFiles(tmp_path)).learners["default"].vintage.epoch_hash == vintage.epoch_hash
     reader.close()
 
 
