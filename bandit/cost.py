@@ -54,6 +54,9 @@ _SMEAR_WEIGHT = 20.0
 """Attempts that the pool's smear counts for in an arm's."""
 _LARGEST_RESIDUAL = 3.0
 """Residuals are capped at so many spreads when smeared, so that one monster session does not move an arm's price."""
+LOG_USAGE_RANGE = (-20.0, 20.0)
+"""Logs of usage and of seconds are held to it: half a billion of its unit. A price or report beyond any real one then
+moves what is expected of its arm, and nothing overflows."""
 _FREE_PRIOR = (0.05, 4.95)
 """Beta prior of an arm's share of attempts that cost nothing."""
 TYPICAL_SECONDS = 300.0
@@ -128,7 +131,7 @@ class UsageSums:
         for k in range(n_arms):
             mine = (rows.arm == k) & ~np.isnan(rows.usage)
             paid = mine & (rows.usage > 0.0)
-            y = np.log(rows.usage[paid])
+            y = _log(rows.usage[paid])
             sums.square[k] = x[paid].T @ x[paid]
             sums.cross[k] = y @ x[paid]
             sums.total[k] = np.count_nonzero(paid), y @ y, np.count_nonzero(mine) - np.count_nonzero(paid)
@@ -225,9 +228,14 @@ def fit_latency(rows: Rows, x: Floats, prior: WeightPrior) -> CostPosterior:
     return fit(timed, x, prior, UsageSums.none(*prior.mean.shape))
 
 
+def _log(usage: Floats) -> Floats:
+    """The log of usage above 0, held to its range."""
+    return np.clip(np.log(usage), *LOG_USAGE_RANGE)
+
+
 def _smear(rows: Rows, x: Floats, mean: Floats, noise: float) -> Floats:
     paid = np.nan_to_num(rows.usage) > 0.0
-    residual = np.log(rows.usage[paid]) - np.einsum("nd,nd->n", x[paid], mean[rows.arm[paid]])
+    residual = _log(rows.usage[paid]) - np.einsum("nd,nd->n", x[paid], mean[rows.arm[paid]])
     capped = np.exp(np.minimum(residual, _LARGEST_RESIDUAL * noise))
     count = np.bincount(rows.arm[paid], minlength=len(mean))
     summed = np.bincount(rows.arm[paid], weights=capped, minlength=len(mean))

@@ -1,5 +1,6 @@
 """What a hostile tester found, and must not come back."""
 
+import math
 import shutil
 import signal
 import subprocess
@@ -91,3 +92,22 @@ def test_learning_goes_on_after_a_backup_was_put_back(tmp_path: Path, serving: S
     third = serving(data_dir, THOMPSON)
     time.sleep(0.1)
     teach(third, "again", "b", 0.0)
+
+
+def test_prices_and_costs_beyond_any_real_one_stop_neither_learning_nor_the_next_start(
+    tmp_path: Path, serving: Serve
+) -> None:
+    server = serving(tmp_path / "data", THOMPSON)
+    prices = admin_pb2.Prices(input_usd_per_million=5e-324)
+    figures = [admin_pb2.PriorFigure(success_rate=0.5, cost_usd_mean=1e12)]
+    server.admin.PutArm(admin_pb2.PutArmRequest(arm=admin_pb2.Arm(id="a", prices=prices, figures=figures)))
+    for i, cost_usd in enumerate([1e12, 5e-324, 1e-300, 1e12]):
+        server.routing.Select(pb.SelectRequest(session_id=f"{i}", pinned_arm="ab"[i % 2]))
+        server.routing.Reward(pb.RewardRequest(session_id=f"{i}", success=1.0, cost_usd=cost_usd))
+    server.admin.PutArm(admin_pb2.PutArmRequest(arm=admin_pb2.Arm(id="d")), timeout=20)
+    server.stop()
+    again = serving(tmp_path / "data", THOMPSON)
+    answer = again.routing.Select(pb.SelectRequest(session_id="after"))
+    assert all(math.isfinite(score.cost_usd) for score in answer.scores)
+    shown = again.routing.GetDecision(pb.GetDecisionRequest(decision_id=answer.decision_id))
+    assert shown.confirmed, shown.unconfirmed_reason
