@@ -45,11 +45,16 @@ class StoredSessions:
         self._recent: OrderedDict[str, Session] = OrderedDict()
         self.upto = 0
         """The last event before the one being fed."""
+        self.erased = False
+        """Whether one of the sessions that were asked for came without its features."""
 
     def get(self, session_id: str, /) -> Session | None:
         """The session, or None where it had no attempt."""
         session = self._recent.get(session_id)
-        return session if session is not None else sessions.load(self._reader, self._router, session_id, self.upto)
+        if session is None:
+            session, erased = sessions.recall(self._reader, self._router, session_id, self.upto)
+            self.erased |= erased
+        return session
 
     def put(self, session_id: str, session: Session, /) -> None:
         """The session as after the event being fed."""
@@ -66,8 +71,9 @@ class StoredSessions:
             after = events[-1].seq
             for stored in events:
                 if stored.router == self._router and stored.session_id:
-                    event = record.decode(stored.kind, stored.body, stored.private).event
+                    event, erased = record.decode(stored.kind, stored.body, stored.private)
                     found[stored.session_id] = apply(found.get(stored.session_id), event)
+                    self.erased |= erased
         return [session for session in found.values() if session is not None]
 
 
@@ -77,9 +83,13 @@ class Fold:
     def __init__(self, reader: EventReader, router: str, blob: bytes | None = None) -> None:
         """Begins at the log's beginning, or goes on from an epoch's `blob`."""
         self._sessions = StoredSessions(reader, router)
-        self.erased = False
-        """Whether it has fed an event without its features, so that its epochs are not those that once were."""
+        self._erased = False
         self.learner = Learner(self._sessions) if blob is None else Learner.resume(blob, self._sessions)
+
+    @property
+    def erased(self) -> bool:
+        """Whether it has met an event without its features, so that its epochs may not be those that once were."""
+        return self._erased or self._sessions.erased
 
     def feed(self, stored: StoredEvent) -> bool:
         """Takes in the router's next event; one that is folded already is passed over. True where an epoch ended."""
@@ -87,7 +97,7 @@ class Fold:
             return False
         self._sessions.upto = stored.seq - 1
         event, erased = record.decode(stored.kind, stored.body, stored.private)
-        self.erased |= erased
+        self._erased |= erased
         return self.learner.feed(stored.seq, event, stored.session_id, stored.at_us)
 
 

@@ -14,10 +14,18 @@ SessionKey: TypeAlias = tuple[str, str]
 
 def load(reader: EventReader, router: str, session_id: str, upto: int | None = None) -> Session | None:
     """The session as after event `upto` (None: after its last), or None where it has no attempt by then."""
+    return recall(reader, router, session_id, upto)[0]
+
+
+def recall(reader: EventReader, router: str, session_id: str, upto: int | None = None) -> tuple[Session | None, bool]:
+    """As `load`, and whether features of the session have been erased."""
     session: Session | None = None
+    erased = False
     for stored in reader.session(router, session_id, upto):
-        session = apply(session, record.decode(stored.kind, stored.body, stored.private).event)
-    return session
+        recalled = record.decode(stored.kind, stored.body, stored.private)
+        session = apply(session, recalled.event)
+        erased |= recalled.erased
+    return session, erased
 
 
 class SessionCache:

@@ -109,7 +109,8 @@ class Views:
                 if event.router == stored.router and again.feed(event):
                     vintage = again.learner.vintage
                     if vintage is not None and vintage.epoch == decision.epoch:
-                        return vintage if not again.erased else None
+                        same = vintage.epoch_hash == decision.epoch_hash
+                        return vintage if same or not again.erased else None
         return None
 
 

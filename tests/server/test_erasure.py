@@ -10,12 +10,13 @@ import grpc
 import pytest
 
 from bandit import record
-from bandit.events import Erased
+from bandit.events import Erased, Escalated
+from bandit.types import EscalationReason
 from pointsman import field_violations
 from pointsman.v1 import admin_pb2, events_pb2
 from pointsman.v1 import routing_pb2 as pb
 from server.erasure import Erasure
-from server.fold import Fitter, one_blas_thread
+from server.fold import Fitter, StoredSessions, one_blas_thread
 from server.store.epochs import EpochFiles
 from server.store.protocol import NewEvent
 from server.store.sqlite import SqliteStore
@@ -222,6 +223,29 @@ def test_an_erasure_that_was_interrupted_is_completed(tmp_path):
     Erasure(store, tmp_path).complete()
     assert [event.seq for event in store.read(0, 9) if event.private] == [2]
     assert store.verify() == []
+    store.close()
+
+
+def test_a_session_that_is_folded_anew_without_its_features_is_known_by_it(tmp_path):
+    store = SqliteStore.open(tmp_path)
+    left = record.encode(
+        Escalated(decision_id="d", reason=EscalationReason.USER_REQUEST, features={"secret": SECRET}), salt=b"x" * 16
+    )
+    erased = record.encode(Erased(session_id="gone"), salt=b"").body
+    for session_id in ("gone", "kept"):
+        escalated = NewEvent(
+            at_us=1, kind=left.kind, router="r", session_id=session_id, body=left.body, private=left.private
+        )
+        store.append([escalated])
+    store.append([NewEvent(at_us=2, kind="erased", router="r", session_id="gone", body=erased)])
+    Erasure(store, tmp_path).complete()
+    met = []
+    for session_id in ("kept", "gone"):
+        sessions = StoredSessions(store, "r")
+        sessions.upto = store.last_seq
+        sessions.get(session_id)
+        met.append(sessions.erased)
+    assert met == [False, True]
     store.close()
 
 
