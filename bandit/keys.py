@@ -16,7 +16,8 @@ NotNegative = Annotated[float, msgspec.Meta(ge=0.0, le=1e12)]
 Positive = Annotated[float, msgspec.Meta(gt=0.0, le=1e12)]
 Share = Annotated[float, msgspec.Meta(ge=0.0, le=1.0)]
 MOST_ATTEMPTS = 16
-MOST_DRAWS = 65_536
+MOST_DRAWS = 4096
+"""Sixteen times the default: a decision's time and memory grow with its draws, and other requests wait for it."""
 MOST_SEED = 2**63 - 1
 Attempts = Annotated[int, msgspec.Meta(ge=1, le=MOST_ATTEMPTS)]
 Draws = Annotated[int, msgspec.Meta(ge=1, le=MOST_DRAWS)]

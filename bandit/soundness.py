@@ -27,15 +27,17 @@ from bandit.events import (
     RouterPut,
     Stuck,
 )
+from bandit.keys import MOST_ATTEMPTS, MOST_DRAWS
 from bandit.session import Session
 from bandit.types import Decision, RouterSettings
 
 _MOST = 1e12
 """Of dollars, seconds, tokens: far beyond any real one, and sums of them stay finite."""
 _MOST_INTEGER = 2**63 - 1
-_MOST_DRAWS = 65_536
-_MOST_ATTEMPTS = 16
 _MOST_COUNT = 2**53
+_MOST_ERRORS = 1_000_000
+_MOST_US = 253_402_300_799_999_999
+"""The end of the year 9999: the last time that a protobuf Timestamp can tell."""
 _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 _SHARES = frozenset(
     (
@@ -103,8 +105,8 @@ def _check_decision(decision: Decision, router: str, session: Session | None, co
     _require(situation.router == router, "body.decision.situation.router", f"is not {router!r}")
     attempts = len(session.attempts) if session is not None else 0
     _require(situation.attempt == attempts + 1, "body.decision.situation.attempt", f"must be {attempts + 1}")
-    _require(situation.attempts_left <= _MOST_ATTEMPTS, "body.decision.situation.attempts_left", "too large")
-    _require(situation.draws <= _MOST_DRAWS, "body.decision.situation.draws", "too large")
+    _require(situation.attempts_left <= MOST_ATTEMPTS, "body.decision.situation.attempts_left", "too large")
+    _require(situation.draws <= MOST_DRAWS, "body.decision.situation.draws", "too large")
     offered = [offer.arm for offer in situation.offers]
     _require(len(set(offered)) == len(offered), "body.decision.situation.offers", "an arm is there twice")
     known = {arm.id for arm in configuration.arms}
@@ -127,18 +129,22 @@ def _check_configuring(event: Event, router: str, configuration: Configuration) 
             _require(there is None or not there.retired or arm.retired, "body.arm.id", "is retired, and never reused")
         case PolicyPut(policy=policy):
             _require(_is_name(policy.version), "body.policy.version", "must be a name")
+            _require(policy.created_us <= _MOST_US, "body.policy.created_us", "after the year 9999")
         case AvailabilitySet(arm=arm_id):
             _require(configuration.arm(arm_id) is not None, "body.arm", f"there is no arm {arm_id!r}")
+            _require(event.until_us <= _MOST_US, "body.until_us", "after the year 9999")
 
 
 def _check_settings(field: str, settings: RouterSettings, router: str) -> None:
     _require(settings.id == router, f"{field}.id", f"is not {router!r}")
     _require(_is_name(settings.policy_version), f"{field}.policy_version", "must be a name")
     _require(len(settings.policy_version) <= 64, f"{field}.policy_version", "longer than 64 characters")
-    _require(1 <= settings.draws <= _MOST_DRAWS, f"{field}.draws", f"must lie in 1 to {_MOST_DRAWS}")
-    _require(1 <= settings.max_attempts <= _MOST_ATTEMPTS, f"{field}.max_attempts", "must lie in 1 to 16")
+    _require(1 <= settings.draws <= MOST_DRAWS, f"{field}.draws", f"must lie in 1 to {MOST_DRAWS}")
+    _require(1 <= settings.max_attempts <= MOST_ATTEMPTS, f"{field}.max_attempts", "must lie in 1 to 16")
     _require(settings.alpha > 0, f"{field}.alpha", "must be above 0")
     _require(settings.objective.value_usd > 0, f"{field}.objective.value_usd", "must be above 0")
+    errors = settings.failover.errors
+    _require(1 <= errors <= _MOST_ERRORS, f"{field}.failover.errors", f"must lie in 1 to {_MOST_ERRORS}")
     budget = settings.objective.budget_usd, settings.objective.budget_period_seconds
     _require((budget[0] is None) == (budget[1] is None), f"{field}.objective.budget_usd", "needs its period")
     _require(0 not in budget, f"{field}.objective.budget_usd", "must be above 0, and its period too")

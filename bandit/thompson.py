@@ -35,6 +35,8 @@ _LARGEST_LOG = 12.0
 """Draws of an arm that was never tried are held below exp of this, so that no figure overflows."""
 _TOGETHER, _LADDERS_TOGETHER = 32, 16
 """Most situations worked on at once: beyond them, sharing the cost of each step gains less than the cache loses."""
+_USUAL_DRAWS = 256
+"""With more draws than these, fewer situations are worked on at once."""
 
 
 class Thompson:
@@ -72,8 +74,9 @@ class Thompson:
         for i, situation in enumerate(situations):
             alike.setdefault(_likeness(situation), []).append(i)
         for group in alike.values():
-            # In equal pieces, for a small remainder would cost nearly as much as a full piece.
-            size = math.ceil(len(group) / math.ceil(len(group) / self._together))
+            # In equal pieces, for a small remainder would cost nearly as much as a full piece; memory grows with draws.
+            together = max(1, self._together * _USUAL_DRAWS // max(_USUAL_DRAWS, situations[group[0]].draws))
+            size = math.ceil(len(group) / math.ceil(len(group) / together))
             for start in range(0, len(group), size):
                 piece = group[start : start + size]
                 answers = self._alike(state, [situations[i] for i in piece])

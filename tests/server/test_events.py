@@ -163,6 +163,7 @@ HOSTILE = [
     ("router_put", "settings.policy", "nonsense", "body.settings.policy"),
     ("router_put", "settings.draws", 10**9, "body.settings.draws"),
     ("router_put", "settings.id", "another", "body.settings.id"),
+    ("router_put", "settings.failover", {"errors": 2**31}, "body.settings.failover.errors"),
 ]
 
 

@@ -58,7 +58,7 @@ INVALID = [
     ("UpdateRouter", _updated(learning=pb.Learning(alpha=0)), "settings.learning.alpha"),
     ("UpdateRouter", _updated(learning=pb.Learning(exploration_floor=NAN)), "settings.learning.exploration_floor"),
     ("UpdateRouter", _updated(learning=pb.Learning(draws=0)), "settings.learning.draws"),
-    ("UpdateRouter", _updated(learning=pb.Learning(draws=2**31 - 1)), "settings.learning.draws"),
+    ("UpdateRouter", _updated(learning=pb.Learning(draws=4097)), "settings.learning.draws"),
     ("UpdateRouter", _updated(learning=pb.Learning(reward_wait_seconds=0)), "settings.learning.reward_wait_seconds"),
     ("UpdateRouter", _updated(learning=pb.Learning(missing_success=2)), "settings.learning.missing_success"),
     ("UpdateRouter", _updated(failover=pb.Failover(errors=0)), "settings.failover.errors"),
@@ -123,7 +123,7 @@ def test_values_at_the_edge_of_their_domain_are_taken(server):
     down = pb.SetAvailabilityRequest(arm="e" * 256, down_seconds=1e9, endpoint="e" * 256, why="w" * 256)
     assert server.admin.SetAvailability(down).arm.endpoints_down[0].until.ToDatetime().year > 2050
     settings = pb.RouterSettings(
-        seed=2**63 - 1, max_attempts=16, learning=pb.Learning(draws=65_536), objective=pb.Objective(value_usd=1e12)
+        seed=2**63 - 1, max_attempts=16, learning=pb.Learning(draws=4096), objective=pb.Objective(value_usd=1e12)
     )
     server.admin.UpdateRouter(pb.UpdateRouterRequest(router="edge \N{SNOWMAN} " + "x" * 249, settings=settings))
 

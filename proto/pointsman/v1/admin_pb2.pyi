@@ -432,7 +432,7 @@ class Learning(_message.Message):
     exploration_floor: _builtins.float
     """Share of each decision that is uniform over the eligible arms, 0 to 1. At 0 evaluation loses its support."""
     draws: _builtins.int
-    """Posterior draws per decision, 1 or more."""
+    """Posterior draws per decision, 1 to 4,096."""
     reward_wait_seconds: _builtins.float
     """How long a reward is waited for, in seconds, above 0; also how long a `request_id` is kept."""
     missing_success: _builtins.float
