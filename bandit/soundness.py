@@ -5,6 +5,7 @@ For events from another log, which anybody may have written. An event that a Poi
 
 import math
 import re
+import sys
 from typing import Any
 
 import msgspec
@@ -54,6 +55,9 @@ _SHARES = frozenset(
         "success_rate",
     )
 )
+_TOKENS = frozenset(("input_tokens", "output_tokens", "cached_tokens"))
+_DERIVED = (".decision.scores.cost_usd", ".decision.situation.budget_price")
+"""What was computed, from prices and counts at their greatest perhaps: any finite amount."""
 _FREE = frozenset(("features", "metrics"))
 """Where numbers may have any size and sign."""
 
@@ -88,7 +92,8 @@ def check(
             _require_session(session)
             if refers_to:
                 _require_attempt(session, refers_to)
-            _require(event.revision <= _MOST_COUNT, "body.revision", "too large")
+            # A report without a number gets the next one, also after the greatest that may be given.
+            _require(event.revision <= 2 * _MOST_COUNT, "body.revision", "too large")
         case Closed(session_id=about) | Erased(session_id=about):
             _require_session(session)
         case _:
@@ -188,8 +193,19 @@ def _check_numbers(field: str, value: Any, name: str = "") -> None:
             for item in value:
                 _check_numbers(field, item, name)
         case int() | float():
-            most = 1 if name in _SHARES else _MOST_INTEGER if isinstance(value, int) else _MOST
+            most = _most(field, name, value)
             _require(math.isfinite(value) and 0 <= value <= most, field, f"must lie in 0 to {most:g}")
+
+
+def _most(field: str, name: str, value: float) -> float:
+    """The greatest that a number of that name may be."""
+    if name in _SHARES:
+        return 1
+    if name in _TOKENS:
+        return _MOST_COUNT
+    if field.endswith(_DERIVED):
+        return sys.float_info.max
+    return _MOST_INTEGER if isinstance(value, int) else _MOST
 
 
 def _check_numbers_finite(field: str, value: Any) -> None:

@@ -111,3 +111,19 @@ def test_prices_and_costs_beyond_any_real_one_stop_neither_learning_nor_the_next
     assert all(math.isfinite(score.cost_usd) for score in answer.scores)
     shown = again.routing.GetDecision(pb.GetDecisionRequest(decision_id=answer.decision_id))
     assert shown.confirmed, shown.unconfirmed_reason
+
+
+def test_a_log_with_the_greatest_numbers_that_are_taken_comes_in_elsewhere(tmp_path: Path, serving: Serve) -> None:
+    server = serving(tmp_path / "data", THOMPSON)
+    prices = admin_pb2.Prices(input_usd_per_million=1e12, output_usd_per_million=1e12)
+    server.admin.PutArm(admin_pb2.PutArmRequest(arm=admin_pb2.Arm(id="a", prices=prices)))
+    begun = server.routing.Select(pb.SelectRequest(pinned_arm="a"))
+    usage = pb.Usage(input_tokens=2**53, output_tokens=2**53)
+    server.routing.Reward(pb.RewardRequest(decision_id=begun.decision_id, usage=usage, revision=2**53))
+    server.routing.Reward(pb.RewardRequest(decision_id=begun.decision_id, success=1.0))
+    server.routing.Select(pb.SelectRequest())
+    out = subprocess.run(
+        [sys.executable, "-m", "server.cli", "export", "--server", server.grpc, str(tmp_path / "out")], check=False
+    )
+    into = [sys.executable, "-m", "server.cli", "import", str(tmp_path / "out"), "--data-dir", str(tmp_path / "new")]
+    assert (out.returncode, subprocess.run(into, check=False).returncode) == (0, 0)
