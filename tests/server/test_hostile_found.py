@@ -1,4 +1,4 @@
-"""What a hostile tester found, and must not come back."""
+"""What hostile input broke once, and must not break again."""
 
 import math
 import shutil
