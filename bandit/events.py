@@ -141,3 +141,13 @@ Configuring: TypeAlias = RouterPut | ArmPut | PolicyPut | AvailabilitySet | Conf
 """Events that say what a router is."""
 
 Event: TypeAlias = Configuring | Decided | Stuck | Progressed | Escalated | Rewarded | Closed | Erased
+
+
+def decision_of(event: Event) -> str:
+    """The decision that an event introduces or refers to; empty for those about none."""
+    match event:
+        case Decided(decision=decision):
+            return decision.decision_id
+        case Stuck() | Progressed() | Escalated() | Rewarded():
+            return event.decision_id
+    return ""

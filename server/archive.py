@@ -25,7 +25,7 @@ import msgspec
 from bandit import record
 from server import child
 from server.store.errors import StoreError
-from server.store.files import fsync_directory, make_directory, replace_file
+from server.store.files import fsync_directory, make_directory, read_number, replace_number
 from server.store.lock import DirectoryLock
 from server.store.protocol import EventReader, StoredEvent
 from server.store.sqlite import SqliteStore
@@ -60,7 +60,7 @@ class Archive:
     @property
     def upto(self) -> int:
         """The last event that it holds."""
-        return _number(self._root / "upto")
+        return read_number(self._root / "upto")
 
     def extend(self, pages: Iterable[Sequence[StoredEvent]], on_piece: Callable[[int], None] | None = None) -> int:
         """Takes in events that follow `upto`, in order, page by page; how many. `on_piece` is told how far it is.
@@ -92,7 +92,7 @@ class Archive:
             days.setdefault(_day(event.at_us), []).append(record.to_json(row))
         for day, lines in days.items():
             self._write(self._root / f"day={day}" / name, lines)
-        replace_file(self._root / "upto", f"{piece[-1].seq}\n".encode())
+        replace_number(self._root / "upto", piece[-1].seq)
         self._begun = 0
 
     def erase(self) -> int:
@@ -100,7 +100,7 @@ class Archive:
 
         Raises ArchiveError and OSError; then it is to be called again.
         """
-        upto, done = self.upto, _number(self._root / "erased")
+        upto, done = self.upto, read_number(self._root / "erased")
         files = [str(path) for path in self._root.glob("day=*/*.parquet")]
         if done >= upto or not files:
             return 0
@@ -132,7 +132,7 @@ class Archive:
                 _publish(target, path)
         except duckdb.Error as error:
             raise ArchiveError(f"{self._root}: {error}") from error
-        replace_file(self._root / "erased", f"{upto}\n".encode())
+        replace_number(self._root / "erased", upto)
         return len(holding)
 
     def delete_before(self, day: str) -> list[str]:
@@ -198,13 +198,6 @@ def read(source: Path) -> Iterator[list[record.Logged]]:
 
 def _connect() -> duckdb.DuckDBPyConnection:
     return duckdb.connect(":memory:", config={"threads": "1", "memory_limit": _MEMORY})
-
-
-def _number(path: Path) -> int:
-    try:
-        return int(path.read_text())
-    except FileNotFoundError:
-        return 0
 
 
 def _day(at_us: int) -> str:

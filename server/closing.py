@@ -17,12 +17,12 @@ from typing import NamedTuple
 
 import msgspec
 
-from bandit import record
 from bandit.errors import PointsmanError
-from bandit.session import Session, apply
+from bandit.session import Session
 from server.engine import Engine
 from server.ids import Clock
 from server.routers import Router
+from server.sessions import folded
 from server.store.errors import StoreError
 from server.store.files import replace_file
 from server.store.protocol import EventReader, StoredEvent
@@ -107,9 +107,7 @@ class Sweep:
         events = self._reader.session(event.router, event.session_id)
         if events[-1].seq != event.seq:
             return None
-        session: Session | None = None
-        for stored in events:
-            session = apply(session, record.decode(stored.kind, stored.body, stored.private).event)
+        session, _ = folded(events)
         return Silent(event.router, event.session_id, session) if session is not None else None
 
 

@@ -7,7 +7,7 @@ completed by looking at the events again; the file `DATA_DIR/erased` says up to 
 import threading
 from pathlib import Path
 
-from server.store.files import replace_file
+from server.store.files import read_number, replace_number
 from server.store.protocol import Store
 
 
@@ -25,12 +25,12 @@ class Erasure:
         Raises StoreError and OSError; then it is to be called again.
         """
         with self._lock:
-            replace_file(self._path, f"{self._store.erase(self._done())}\n".encode())
+            replace_number(self._path, self._store.erase(self._done()))
 
     def _done(self) -> int:
         try:
-            done = int(self._path.read_text())
-        except (FileNotFoundError, ValueError):
+            done = read_number(self._path)
+        except ValueError:
             return 0
         # A backup that was put back ends earlier.
         return done if done <= self._store.last_seq else 0

@@ -20,7 +20,7 @@ from server.erasure import Erasure
 from server.ids import Clock
 from server.routers import Router
 from server.store.errors import StoreError
-from server.store.files import replace_file
+from server.store.files import read_number, replace_number
 from server.store.protocol import ERASED, EventReader
 
 _log = logging.getLogger(__name__)
@@ -117,9 +117,9 @@ class Retention:
 
     def _noted(self) -> int:
         try:
-            return int(self._path.read_text())
-        except (FileNotFoundError, ValueError):
+            return read_number(self._path)
+        except ValueError:
             return 0
 
     def _note(self) -> None:
-        replace_file(self._path, f"{self._sweep.cursor}\n".encode())
+        replace_number(self._path, self._sweep.cursor)

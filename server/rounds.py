@@ -22,6 +22,7 @@ from bandit.events import (
     Rewarded,
     RouterPut,
     Stuck,
+    decision_of,
 )
 from bandit.session import Session, apply
 from bandit.types import Arm
@@ -239,7 +240,7 @@ class Round:
                 kind=recorded.kind,
                 router=router.id,
                 session_id=session_id,
-                decision_id=_decision_of(event),
+                decision_id=decision_of(event),
                 request_key=repeat.key if repeat is not None else b"",
                 request_digest=repeat.digest if repeat is not None else b"",
                 body=recorded.body,
@@ -319,16 +320,6 @@ def reply_to(events: moves.Events) -> Reply:
         case (Escalated() as left,):
             return Moved(left=left, next=None)
     raise AssertionError("a move begins or leaves an attempt")
-
-
-def _decision_of(event: Event) -> str:
-    """The decision that an event introduces or refers to; empty for those about none."""
-    match event:
-        case Decided(decision=decision):
-            return decision.decision_id
-        case Stuck() | Progressed() | Escalated() | Rewarded():
-            return event.decision_id
-    return ""
 
 
 def _require_equal(digest: bytes, repeat: Repeat) -> None:

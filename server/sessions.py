@@ -1,12 +1,12 @@
 """Sessions from the log: folded, and the recent ones kept."""
 
 from collections import OrderedDict
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from typing import TypeAlias
 
 from bandit import record
 from bandit.session import Session, apply
-from server.store.protocol import EventReader
+from server.store.protocol import EventReader, StoredEvent
 
 SessionKey: TypeAlias = tuple[str, str]
 """A session's router and its id."""
@@ -19,9 +19,14 @@ def load(reader: EventReader, router: str, session_id: str, upto: int | None = N
 
 def recall(reader: EventReader, router: str, session_id: str, upto: int | None = None) -> tuple[Session | None, bool]:
     """As `load`, and whether features of the session have been erased."""
+    return folded(reader.session(router, session_id, upto))
+
+
+def folded(events: Iterable[StoredEvent]) -> tuple[Session | None, bool]:
+    """A session as after its events, given from its first on, and whether features of it have been erased."""
     session: Session | None = None
     erased = False
-    for stored in reader.session(router, session_id, upto):
+    for stored in events:
         recalled = record.decode(stored.kind, stored.body, stored.private)
         session = apply(session, recalled.event)
         erased |= recalled.erased

@@ -7,7 +7,7 @@ from typing import Self
 from urllib.parse import quote
 
 from bandit import record
-from bandit.events import Decided, Escalated, Event, Rewarded
+from bandit.events import Event, decision_of
 from sim import duck
 
 _PIECE = 50_000
@@ -42,7 +42,7 @@ class EventLog:
             kind=kind,
             router="default",
             session_id=session_id,
-            decision_id=_decision_of(event),
+            decision_id=decision_of(event),
             request_key=b"",
             request_digest=b"",
             body=body,
@@ -75,12 +75,3 @@ class EventLog:
     def __exit__(self, kind: type[BaseException] | None, _: BaseException | None, __: TracebackType | None) -> None:
         if kind is None:
             self._write()
-
-
-def _decision_of(event: Event) -> str:
-    match event:
-        case Decided(decision=decision):
-            return decision.decision_id
-        case Escalated(decision_id=decision_id) | Rewarded(decision_id=decision_id):
-            return decision_id
-    return ""

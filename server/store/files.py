@@ -31,3 +31,16 @@ def replace_file(path: Path, content: bytes) -> None:
         os.fsync(file.fileno())
     temporary.replace(path)
     fsync_directory(path.parent)
+
+
+def read_number(path: Path) -> int:
+    """The whole number at `path`, 0 where there is no file. Raises ValueError where it holds something else."""
+    try:
+        return int(path.read_text())
+    except FileNotFoundError:
+        return 0
+
+
+def replace_number(path: Path, number: int) -> None:
+    """Put a whole number at `path`, durably; see `replace_file`."""
+    replace_file(path, f"{number}\n".encode())

@@ -89,7 +89,7 @@ def test_a_piece_that_was_interrupted_is_made_again_and_counts_once(tmp_path, fi
         with pytest.raises(KeyboardInterrupt):
             kept.extend(archive.pages(store, 0))
     else:
-        monkeypatch.setattr(archive, "replace_file", lambda *_: None)
+        monkeypatch.setattr(archive, "replace_number", lambda *_: None)
         kept.extend(archive.pages(store, 0))
     kept.close()
     monkeypatch.undo()
