@@ -45,7 +45,7 @@ class Posterior:
     @classmethod
     def start(cls, arms: Sequence[Arm]) -> "Posterior":
         """The prior, before any outcome."""
-        encoder = Encoder()
+        encoder = _with_figures(Encoder(), arms)
         width = len(encoder.columns)
         rows = Rows.empty(width)
         blank = SuccessPosterior(
@@ -73,7 +73,8 @@ class Posterior:
         changes = [change for change in changes if change.after != change.before]
         if not changes and known == self.arms:
             return self
-        encoder = self.encoder.grow(row.decision.situation.features for change in changes for row in change.after)
+        encoder = _with_figures(self.encoder, known)
+        encoder = encoder.grow(row.decision.situation.features for change in changes for row in change.after)
         n_arms, width = len(known), len(encoder.columns)
         index = {arm.id: k for k, arm in enumerate(known)}
         in_window = set(self.rows.session_ids)
@@ -137,6 +138,12 @@ class Posterior:
             cost=CostPosterior(**part("cost")),  # type: ignore[arg-type]
             latency=CostPosterior(**latency) if (latency := part("latency")) else None,  # type: ignore[arg-type]
         )
+
+
+def _with_figures(encoder: Encoder, arms: Sequence[Arm]) -> Encoder:
+    """The encoder with the categories that figures tell of, so that they count from the first session on."""
+    told = {figure.category for arm in arms for figure in arm.figures if figure.category is not None}
+    return encoder.grow({"category": category} for category in sorted(told))
 
 
 def _fields(name: str, part: Any) -> dict[str, object]:

@@ -19,7 +19,7 @@ from sim import compare, outcomes, references, runner, spread, synthetic, tables
 from sim.result import OptimumResult, Result
 from sim.world import Terms, World
 
-_NOT_BUILT = {"figures": None, "ray": None, "report": None}
+_NOT_BUILT = {"ray": None, "report": None}
 """Flags that are understood and refused, and the value at which they ask for nothing."""
 
 
@@ -39,6 +39,12 @@ def add_simulate(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser
     parser.add_argument("--tasks", metavar="FILE", type=Path, help="task_id and any features; Parquet or CSV")
     parser.add_argument(
         "--prices", metavar="FILE", type=Path, help="model, input_price, output_price, cache_read_price"
+    )
+    parser.add_argument(
+        "--figures",
+        metavar="FILE",
+        type=Path,
+        help="what benchmarks say of the models: model, success_rate, category, cost_usd_mean; Parquet or CSV",
     )
     parser.add_argument("--arms", metavar="A,B,…", help="the models to choose from (default: all)")
     parser.add_argument(
@@ -71,7 +77,7 @@ def add_simulate(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser
     parser.add_argument(
         "--log", metavar="DIR", type=Path, help="write the events as the archive does: DIR/POLICY/seed-N/*.parquet"
     )
-    for flag in ("figures", "ray", "report"):
+    for flag in _NOT_BUILT:
         parser.add_argument(f"--{flag}", metavar="…", help="not built yet")
 
 
@@ -144,8 +150,14 @@ def _simulate(args: argparse.Namespace) -> Result:
 
 def _world(args: argparse.Namespace) -> World:
     if args.world is None:
-        return outcomes.read(outcomes=args.outcomes, tasks=args.tasks, prices=args.prices, arms=_arms(args.arms))
-    for flag in ("tasks", "prices", "arms"):
+        return outcomes.read(
+            outcomes=args.outcomes,
+            tasks=args.tasks,
+            prices=args.prices,
+            figures=args.figures,
+            arms=_arms(args.arms),
+        )
+    for flag in ("tasks", "prices", "figures", "arms"):
         if getattr(args, flag) is not None:
             raise InvalidInput(f"--{flag}", "a synthetic world has its own")
     return synthetic.make(args.world)

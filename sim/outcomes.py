@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from bandit.errors import InvalidInput
-from bandit.types import Arm, Features, FeatureValue, Price, Text
+from bandit.types import Arm, Features, FeatureValue, Figure, Price, Text
 from sim import duck
 from sim.world import Floats, Table, Task
 
@@ -33,13 +33,22 @@ _CSV = """select * from read_csv(?, header = true, delim = ',', quote = '"', esc
 Row = dict[str, Any]
 
 
-def read(*, outcomes: Path, tasks: Path | None = None, prices: Path | None = None, arms: Sequence[str] = ()) -> Table:
+def read(
+    *,
+    outcomes: Path,
+    tasks: Path | None = None,
+    prices: Path | None = None,
+    figures: Path | None = None,
+    arms: Sequence[str] = (),
+) -> Table:
     """The world of a file of outcomes, with the tasks on which every arm has a verdict, in the order of their ids.
 
     `outcomes` has columns task_id, model, success, cost_usd and optionally input_tokens, output_tokens,
     cached_tokens, latency_seconds; `tasks` has task_id and any features; `prices` has model, input_price,
-    output_price and optionally cache_read_price, in dollars per million tokens. `arms` are the models of the run, in
-    order; none: all, by name. A missing cost becomes its arm's mean over the tasks that count.
+    output_price and optionally cache_read_price, in dollars per million tokens; `figures` has model, success_rate and
+    optionally category and cost_usd_mean, where a row without a category is the model's overall figure. `arms` are
+    the models of the run, in order; none: all, by name. A missing cost becomes its arm's mean over
+    the tasks that count.
     Raises InvalidInput naming file, column and row.
     """
     rows = _read(outcomes, "--outcomes", ("task_id", "model"), ("success", "cost_usd"), (*_TOKENS, "latency_seconds"))
@@ -80,9 +89,10 @@ def read(*, outcomes: Path, tasks: Path | None = None, prices: Path | None = Non
         latency = matrix("latency_seconds", 0.0, _LARGEST)[counts]
     features = _features(tasks) if tasks is not None else {}
     price = _prices(prices) if prices is not None else {}
+    told = _figures(figures) if figures is not None else {}
     return Table(
         name=outcomes.name,
-        arms=tuple(Arm(id=name, price=price.get(name)) for name in names),
+        arms=tuple(Arm(id=name, price=price.get(name), figures=told.get(name, ())) for name in names),
         tasks=tuple(
             Task(id=task_id, features=features.get(task_id, {}))
             for task_id, here in zip(ids, counts, strict=True)
@@ -140,20 +150,48 @@ def _prices(path: Path) -> Mapping[str, Price]:
     return read
 
 
+def _figures(path: Path) -> Mapping[str, tuple[Figure, ...]]:
+    """The benchmark figures of each model of a file."""
+    read: dict[str, dict[str | None, Figure]] = {}
+    rows = _read(path, "--figures", ("model",), ("success_rate",), ("category", "cost_usd_mean"), unique=False)
+    for row in rows:
+        rate = _number(row, "success_rate", path, "--figures", 0.0, 1.0)
+        cost = _number(row, "cost_usd_mean", path, "--figures", 0.0, _LARGEST) if "cost_usd_mean" in row else None
+        category = row.get("category") or None
+        if category is not None and not isinstance(category, str):
+            raise InvalidInput("--figures", f"{path}: category of {_key(row)}: {category!r} is not a string")
+        if rate is None:
+            raise InvalidInput("--figures", f"{path}: {_key(row)} has no success_rate")
+        mine = read.setdefault(row["model"], {})
+        if category in mine:
+            of = f"category {category!r}" if category is not None else "no category"
+            raise InvalidInput("--figures", f"{path} has {_key(row)} with {of} more than once")
+        mine[category] = Figure(category=category, success_rate=rate, cost_usd=cost)
+    return {model: tuple(mine.values()) for model, mine in read.items()}
+
+
 def _read(
-    path: Path, field: str, keys: Sequence[str], required: Sequence[str], optional: Sequence[str] | None
+    path: Path,
+    field: str,
+    keys: Sequence[str],
+    required: Sequence[str],
+    optional: Sequence[str] | None,
+    *,
+    unique: bool = True,
 ) -> list[Row]:
     """The rows of a file in the order of their keys, with the columns asked for; `optional` None: all there are.
 
-    Keys are strings, present and unique. Raises InvalidInput.
+    Keys are strings, present, and where `unique` says so each there once. Raises InvalidInput.
     """
     if not path.is_file():
         raise InvalidInput(field, f"no file {path}")
     try:
-        return _query(path, field, keys, required, optional)
+        rows = _query(path, field, keys, required, optional)
     except (duck.Error, OSError, UnicodeError) as error:
         first = str(error).strip().splitlines()[0]
         raise InvalidInput(field, f"{path} cannot be read: {first}") from error
+    _check_keys(rows, keys, path, field, unique=unique)
+    return rows
 
 
 def _query(
@@ -184,7 +222,6 @@ def _query(
     rows = [dict(zip((*keys, *others), row, strict=True)) for row in fetched]
     if not rows:
         raise InvalidInput(field, f"{path} has no rows")
-    _check_keys(rows, keys, path, field)
     if not parquet and optional is None:
         for column in others:
             _guess_type(rows, column)
@@ -248,7 +285,7 @@ def _quoted(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
-def _check_keys(rows: Sequence[Row], keys: Sequence[str], path: Path, field: str) -> None:
+def _check_keys(rows: Sequence[Row], keys: Sequence[str], path: Path, field: str, *, unique: bool) -> None:
     """Rows are sorted by their keys, so equal ones are neighbours."""
     before: tuple[str, ...] | None = None
     for row in rows:
@@ -256,7 +293,7 @@ def _check_keys(rows: Sequence[Row], keys: Sequence[str], path: Path, field: str
         for name, value in zip(keys, key, strict=True):
             if not value:
                 raise InvalidInput(field, f"{path} has a row without {name}")
-        if key == before:
+        if unique and key == before:
             raise InvalidInput(field, f"{path} has {_key(row)} more than once")
         before = key
 

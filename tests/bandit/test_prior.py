@@ -5,7 +5,10 @@ import pytest
 from scipy import stats
 
 from bandit import cost, success
+from bandit.posterior import Posterior
 from bandit.prior import MANY, Spread, WeightPrior, column_spreads
+from bandit.success import attenuation
+from bandit.types import Arm, Figure
 
 SPREADS = [Spread(shared=1.5, own=1.2), Spread(shared=0.4, own=0.02), Spread(shared=0.2, own=0.1)]
 OWN_SCALE = np.array([1.0, 0.6, 1.0, 1.3])
@@ -65,3 +68,20 @@ def test_a_feature_with_many_categories_is_held_closer_and_its_neighbour_is_not(
     assert spreads[1:10] == [success.SPREADS[MANY]] * 9
     assert spreads[10] == success.SPREADS["c"]
     assert column_spreads(repos[:8], success.SPREADS) == [success.SPREADS["c"]] * 8
+
+
+def test_a_figure_of_a_category_counts_from_the_first_session_on():
+    told = (
+        Figure(success_rate=0.5),
+        Figure(category="bug", success_rate=0.9),
+        Figure(category="docs", success_rate=0.2),
+    )
+    arms = (Arm(id="a", figures=told), Arm(id="b", figures=(Figure(success_rate=0.5),)))
+    state = Posterior.start(arms)
+    logit = {
+        category: float(state.success.mean[0] @ state.encoder.encode({"category": category})[0])
+        for category in ("bug", "docs")
+    }
+    grown = attenuation(state.success.sigma)
+    assert logit["bug"] == pytest.approx(grown * np.log(9.0))
+    assert logit["docs"] == pytest.approx(grown * np.log(0.25))

@@ -133,7 +133,7 @@ REFUSED = {
     "sessions": (["--outcomes", "FILE", "--sessions", "many"], "--sessions: "),
     "json": (["--outcomes", "FILE", "--json", "/nowhere/at/all.json"], "--json: "),
     "delay": (["--outcomes", "FILE", "--delay", "-1"], "--delay: "),
-    "figures": (["--outcomes", "FILE", "--figures", "x"], "--figures: not built yet"),
+    "figures": (["--outcomes", "FILE", "--figures", "x"], "--figures: no file x"),
     "log": (["--outcomes", "FILE", "--log", "/proc/nothing"], "--log: /proc/nothing cannot be used"),
     "ray": (["--outcomes", "FILE", "--ray", "x"], "--ray: not built yet"),
     "report": (["--outcomes", "FILE", "--report", "x"], "--report: not built yet"),

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from bandit.errors import InvalidInput
-from bandit.types import Price, Text
+from bandit.types import Figure, Price, Text
 from sim import outcomes
 
 OUTCOMES = """task_id,model,success,cost_usd,input_tokens,output_tokens,cached_tokens,latency_seconds
@@ -201,3 +201,41 @@ def test_bad_prices_are_refused(tmp_path: Path, text: str, why: str) -> None:
     with pytest.raises(InvalidInput, match=why) as error:
         outcomes.read(outcomes=write(tmp_path, "o.csv", OUTCOMES), prices=write(tmp_path, "p.csv", text))
     assert error.value.field == "--prices"
+
+
+FIGURES = "model,category,success_rate,cost_usd_mean\na,,0.5,0.2\na,bug,0.75,\nz,bug,0.1,1\n"
+
+
+@pytest.mark.parametrize("parquet", [False, True])
+def test_figures_are_read_for_the_arms_of_the_run(tmp_path: Path, parquet: bool) -> None:
+    path = write(tmp_path, "f.csv", FIGURES)
+    figures = to_parquet_as_is(path) if parquet else path
+    world = outcomes.read(outcomes=write(tmp_path, "o.csv", OUTCOMES), figures=figures)
+    assert set(world.arms[0].figures) == {
+        Figure(success_rate=0.5, cost_usd=0.2),
+        Figure(category="bug", success_rate=0.75),
+    }
+    assert world.arms[1].figures == ()
+
+
+def to_parquet_as_is(csv: Path) -> Path:
+    target = csv.with_suffix(".parquet")
+    duckdb.read_csv(str(csv), header=True, sep=",").write_parquet(str(target))
+    return target
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("model,success_rate\na,1.5\n", "success_rate of model 'a': 1.5 is not"),
+        ("model,success_rate\na,\n", "model 'a' has no success_rate"),
+        ("model,success_rate\na,0.5\na,0.6\n", "model 'a' with no category more than once"),
+        ("model,success_rate,category\na,0.5,bug\na,0.6,bug\n", "model 'a' with category 'bug' more than once"),
+        ("model,success_rate,cost_usd_mean\na,0.5,-1\n", "cost_usd_mean of model 'a': -1 is not"),
+        ("model,category\na,bug\n", "no column success_rate"),
+    ],
+)
+def test_figures_that_say_nothing_are_refused(tmp_path: Path, text: str, why: str) -> None:
+    with pytest.raises(InvalidInput, match=why) as refused:
+        outcomes.read(outcomes=write(tmp_path, "o.csv", OUTCOMES), figures=write(tmp_path, "f.csv", text))
+    assert refused.value.field == "--figures"
