@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 export OPENBLAS_NUM_THREADS ?= 1
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test lint format proto bench clean
+.PHONY: demo test lint format proto bench targets clean
 
 .venv/ready: pyproject.toml requirements.lock
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Pointsman needs Python 3.11 or newer: make PYTHON=python3.12")'
@@ -37,6 +37,9 @@ proto: .venv/ready  ## stubs from the protos
 
 bench: .venv/ready  ## ratios measured side by side, appended to tests/benchmarks/history.jsonl
 	$(BIN)/python -m tests.benchmarks
+
+targets: .venv/ready  ## what is aimed at on measured outcomes, each cell run again: make targets ARGS='--quick --data DIR'
+	$(BIN)/python -m tests.benchmarks.targets $(ARGS)
 
 clean:
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache dist
