@@ -7,7 +7,6 @@ project: outcomes.parquet, tasks.parquet and models.csv, as `simulate` reads the
 import dataclasses
 import functools
 import os
-from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
@@ -44,21 +43,15 @@ def folder(given: Path | None = None) -> Path | None:
 
 
 @functools.cache
-def models(data: Path) -> Table:
-    """The tasks on which every model of the files has a verdict, with all their models as arms."""
-    return _read(data, ())
-
-
-@functools.cache
 def pool(data: Path, name: str) -> Table:
     """A pool by name: the tasks on which each of its arms has a verdict."""
-    return _read(data, POOLS[name])
-
-
-def _read(data: Path, arms: Sequence[str]) -> Table:
-    return outcomes.read(
-        outcomes=data / "outcomes.parquet", tasks=data / "tasks.parquet", prices=data / "models.csv", arms=arms
+    world = outcomes.read(
+        outcomes=data / "outcomes.parquet",
+        tasks=data / "tasks.parquet",
+        prices=data / "models.csv",
+        arms=POOLS[name],
     )
+    return dataclasses.replace(world, name=name)
 
 
 def part(world: Table, tasks: npt.NDArray[np.int64]) -> Table:
