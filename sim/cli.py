@@ -17,7 +17,7 @@ from bandit.errors import InvalidInput
 from bandit.types import Arm, RouterSettings
 from sim import compare, outcomes, references, runner, spread, synthetic, tables
 from sim.result import OptimumResult, Result
-from sim.world import Terms, World
+from sim.world import Terms, World, every_arm, shares
 
 _NOT_BUILT = {"ray": None, "report": None}
 """Flags that are understood and refused, and the value at which they ask for nothing."""
@@ -117,7 +117,7 @@ def _simulate(args: argparse.Namespace) -> Result:
     )
     routers = _routers(args.policy or ["thompson"], terms, world.arms)
     # References first: whatever they refuse should not cost the time of a run.
-    hindsight = references.look_back(world.success, world.cost_usd, terms)
+    hindsight = references.look_back(world.success, world.cost_usd, terms, shares(world, args.sessions))
     _check_writable(args.json)
     if args.log is not None:
         _make_empty(args.log)
@@ -145,7 +145,7 @@ def _simulate(args: argparse.Namespace) -> Result:
     result = compare.compare(world, terms, hindsight, runs)
     if args.world is None:
         return result
-    return msgspec.structs.replace(result, optimum=_optimum(world, terms))
+    return msgspec.structs.replace(result, optimum=_optimum(world, synthetic.optimum(world.name, terms, args.sessions)))
 
 
 def _world(args: argparse.Namespace) -> World:
@@ -163,15 +163,17 @@ def _world(args: argparse.Namespace) -> World:
     return synthetic.make(args.world)
 
 
-def _optimum(world: World, terms: Terms) -> OptimumResult:
-    best = synthetic.optimum(world.name, terms)
+def _optimum(world: World, best: synthetic.Optimum) -> OptimumResult:
+    arms = every_arm(world)
     (single, single_utility), (ladder, ladder_utility) = best.best_single, best.best_fixed_ladder
     return OptimumResult(
-        best_single=world.arms[single].id,
+        first_session=best.first_session,
+        best_single=arms[single].id,
         best_single_utility=single_utility,
-        best_fixed_ladder=">".join(world.arms[k].id for k in ladder),
+        best_fixed_ladder=">".join(arms[k].id for k in ladder),
         best_fixed_ladder_utility=ladder_utility,
         best_policy_utility=best.best_policy,
+        phases=tuple(_optimum(world, phase) for phase in best.phases),
     )
 
 

@@ -17,7 +17,7 @@ from sim.result import (
     Three,
 )
 from sim.runner import Run
-from sim.world import Floats, Terms, World
+from sim.world import Floats, Terms, World, every_arm
 
 _REPLICATES = 2000
 _CHUNK = 4_000_000
@@ -26,9 +26,10 @@ _CHUNK = 4_000_000
 
 def compare(world: World, terms: Terms, hindsight: Hindsight, runs: Mapping[str, Sequence[Run]]) -> Result:
     """The whole result. `runs` has for each policy, by name, one run a seed; all policies ran the same seeds."""
-    names = tuple(arm.id for arm in world.arms)
+    names = tuple(arm.id for arm in every_arm(world))
     single, ladder, oracle = hindsight.best_single, hindsight.best_ladder, hindsight.oracle
-    always = dict(zip(names, hindsight.always, strict=True))
+    always = {names[expected.ladder[0]]: expected for expected in hindsight.always}
+    weights = hindsight.weights
     fixed = {"best_single": single, "best_fixed_ladder": ladder, "oracle": oracle}
     fixed |= {f"always:{name}": expected for name, expected in always.items()}
     return Result(
@@ -37,12 +38,12 @@ def compare(world: World, terms: Terms, hindsight: Hindsight, runs: Mapping[str,
         value=terms.value_usd,
         policies=tuple(_policy(name, of_seeds, terms) for name, of_seeds in runs.items()),
         references=References(
-            always={name: Three(**_means(expected, terms)) for name, expected in always.items()},
-            best_single=SingleReference(arm=names[single.ladder[0]], **_means(single, terms)),
+            always={name: Three(**_means(expected, weights, terms)) for name, expected in always.items()},
+            best_single=SingleReference(arm=names[single.ladder[0]], **_means(single, weights, terms)),
             best_fixed_ladder=LadderReference(
-                ladder=">".join(names[k] for k in ladder.ladder), **_means(ladder, terms)
+                ladder=">".join(names[k] for k in ladder.ladder), **_means(ladder, weights, terms)
             ),
-            oracle=Three(**_means(oracle, terms)),
+            oracle=Three(**_means(oracle, weights, terms)),
         ),
         paired=_paired(
             runs, {name: expected.utility(terms) for name, expected in fixed.items()}, len(world.tasks), terms
@@ -50,8 +51,9 @@ def compare(world: World, terms: Terms, hindsight: Hindsight, runs: Mapping[str,
     )
 
 
-def _means(expected: Expected, terms: Terms) -> dict[str, float]:
-    success, cost = float(expected.success.mean()), float(expected.cost_usd.mean())
+def _means(expected: Expected, weights: Floats, terms: Terms) -> dict[str, float]:
+    # Tasks that do not come may lack the arm.
+    success, cost = (float(weights @ np.nan_to_num(of)) for of in (expected.success, expected.cost_usd))
     return {
         "success_rate": success,
         "cost_usd_per_session": cost,
@@ -103,7 +105,7 @@ def _paired(
         name: _by_task([(run.task, _utility(run, terms)) for run in of_seeds], n_tasks)
         for name, of_seeds in runs.items()
     }
-    sums = [*ran.values(), *(sessions * utility for utility in fixed.values())]
+    sums = [*ran.values(), *(sessions * np.nan_to_num(utility) for utility in fixed.values())]
     means = replicates(sums, sessions)
     mine = dict(zip(ran, means[: len(ran)], strict=True))
     theirs = mine | dict(zip(fixed, means[len(ran) :], strict=True))

@@ -8,7 +8,7 @@ ends the session as a failure. Given the task, attempts of different arms are in
 import itertools
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -40,24 +40,38 @@ class Expected:
 class Hindsight:
     """Everything that policies are compared with."""
 
+    weights: Floats
+    """How often each task comes, shape (n_tasks,), sum 1."""
     always: tuple[Expected, ...]
-    """Each arm alone, never escalating, in the arms' order."""
+    """Each arm alone, never escalating, in the arms' order; those that are not always there are left out."""
     best_single: Expected
     best_ladder: Expected
     oracle: Expected
 
 
-def look_back(success: Floats, cost_usd: Floats, terms: Terms) -> Hindsight:
-    """All references on these tasks; arrays have shape (n_tasks, n_arms).
+def look_back(success: Floats, cost_usd: Floats, terms: Terms, weights: Floats | None = None) -> Hindsight:
+    """All references on these tasks; arrays have shape (n_tasks, n_arms), NaN where an arm is not there.
 
+    `weights`, shape (n_tasks,), says how often each task comes; None: equally often. What is fixed in hindsight is
+    fixed for all tasks that come, so it is made of arms that are there for each of them.
     Raises InvalidInput where there are too many ladders to search.
     """
-    always = tuple(along((arm,), success, cost_usd, terms) for arm in range(success.shape[1]))
+    shares = np.full(len(success), 1.0 / len(success)) if weights is None else weights / weights.sum()
+    there = ~np.isnan(success)
+    steady = np.flatnonzero(there[shares > 0.0].all(axis=0))
+    always = tuple(along((int(arm),), success, cost_usd, terms) for arm in steady)
+    ladder = best_ladder(success[:, steady], cost_usd[:, steady], terms, shares)
+    best_on_each = Expected(ladder=(), success=np.zeros(len(success)), cost_usd=np.zeros(len(success)))
+    for arms in np.unique(there, axis=0):
+        here = (there == arms).all(axis=1)
+        of_these = oracle(success[here][:, arms], cost_usd[here][:, arms], terms)
+        best_on_each.success[here], best_on_each.cost_usd[here] = of_these.success, of_these.cost_usd
     return Hindsight(
+        weights=shares,
         always=always,
-        best_single=max(always, key=lambda expected: float(expected.utility(terms).mean())),
-        best_ladder=best_ladder(success, cost_usd, terms),
-        oracle=oracle(success, cost_usd, terms),
+        best_single=max(always, key=lambda expected: float(shares @ np.nan_to_num(expected.utility(terms)))),
+        best_ladder=replace(ladder, ladder=tuple(steady[list(ladder.ladder)].tolist())),
+        oracle=best_on_each,
     )
 
 

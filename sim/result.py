@@ -65,14 +65,19 @@ class Difference(msgspec.Struct, kw_only=True, frozen=True):
     high: float
 
 
-class OptimumResult(msgspec.Struct, kw_only=True, frozen=True):
+class OptimumResult(msgspec.Struct, kw_only=True, frozen=True, omit_defaults=True):
     """The best that can be done over all tasks a synthetic world may ever make; utilities in dollars a session."""
+
+    first_session: int = 0
+    """Where what it is about begins."""
 
     best_single: str
     best_single_utility: float
     best_fixed_ladder: str
     best_fixed_ladder_utility: float
     best_policy_utility: float
+    phases: tuple["OptimumResult", ...] = ()
+    """Worlds that change only: the best between changes."""
 
 
 class Result(msgspec.Struct, kw_only=True, frozen=True, omit_defaults=True):

@@ -9,7 +9,7 @@ A session a second begins, in simulated time, the first at 0: a budget's period 
 
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -20,8 +20,8 @@ import numpy.typing as npt
 from bandit import eligibility, moves, sampling
 from bandit.events import ArmPut, Decided, Event, Rewarded, RouterPut
 from bandit.learner import InMemory, Learner
-from bandit.types import EscalationReason, Objective, Outcome, RouterSettings
-from sim.world import Floats, Terms, World
+from bandit.types import Arm, EscalationReason, Objective, Outcome, RouterSettings
+from sim.world import Floats, Terms, World, every_arm, phases
 
 Log: TypeAlias = Callable[[int, int, Event, str], None]
 """Told of every event: its number, when it happened (UTC microseconds since 1970), and its session's id, if any."""
@@ -42,12 +42,15 @@ class Run:
     """Time that deciding and learning took, the world's own work included."""
 
 
-def tasks_of(seed: int, n_tasks: int, sessions: int | None) -> npt.NDArray[np.int64]:
-    """The tasks of a run, in order: each once, or `sessions` of them drawn with replacement."""
+def tasks_of(seed: int, world: World, sessions: int | None) -> npt.NDArray[np.int64]:
+    """The tasks of a run, in order: each once, or `sessions` of them drawn with replacement; each in its own time."""
     rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(1,)))
-    if sessions is None:
-        return np.asarray(rng.permutation(n_tasks))
-    return np.asarray(rng.integers(n_tasks, size=sessions))
+    return np.concatenate(
+        [
+            tasks.start + (rng.permutation(len(tasks)) if sessions is None else rng.integers(len(tasks), size=len(run)))
+            for run, tasks in phases(world, sessions)
+        ]
+    )
 
 
 def plain(policy: str, terms: Terms) -> RouterSettings:
@@ -71,7 +74,7 @@ def run(
     `log` is called with every event, in order.
     Raises InvalidInput where there is no such policy or it names an arm that the world has not.
     """
-    order = tasks_of(seed, len(world.tasks), sessions)
+    order = tasks_of(seed, world, sessions)
     settings = plain(policy, terms) if isinstance(policy, str) else policy
     router = _Router(world, terms, msgspec.structs.replace(settings, seed=seed), log)
     success = np.empty(len(order))
@@ -98,16 +101,17 @@ class _Router:
         self._begun = 0
         self._at_us = 0
         self._learner = Learner(self._sessions)
-        self._arm = {arm.id: k for k, arm in enumerate(world.arms)}
-        self._offers = eligibility.offers(world.arms)
+        self._arm = {arm.id: k for k, arm in enumerate(every_arm(world))}
         # The arms come first: a policy that names an arm cannot start without it.
-        for arm in world.arms:
-            self._feed(ArmPut(arm=arm))
+        self._put(world.arms)
+        self._changes = deque(world.changes)
         self._feed(RouterPut(settings=self._settings))
 
     def session(self, session_id: str, task: int) -> tuple[float, float, int]:
         """Plays one session to its end: its success (0 or 1), its dollars and its number of attempts."""
         self._at_us = self._begun * 1_000_000
+        while self._changes and self._changes[0].at <= self._begun:
+            self._put(self._changes.popleft().put)
         self._begun += 1
         vintage = self._learner.vintage
         assert vintage is not None, "the router has been put"
@@ -134,7 +138,10 @@ class _Router:
                 break
             event = following
             attempt += 1
-        self._tell_later(session_id, decision.decision_id, truth, final=True)
+        known = sampling.uniform(b"sim verdict", self._settings.seed, session_id, 0)
+        told = known < self._world.verdicts[truth.success == 1.0]
+        last = truth if told else msgspec.structs.replace(truth, success=None)
+        self._tell_later(session_id, decision.decision_id, last, final=True)
         self._tell_due()
         return truth.success or 0.0, spent, attempt
 
@@ -167,6 +174,12 @@ class _Router:
         if self._terms.delay:
             self._tell_later(session_id, decision_id, seen, final=False)
         return events[1] if len(events) == 2 else None
+
+    def _put(self, arms: Sequence[Arm]) -> None:
+        """Adds, changes or retires arms."""
+        for arm in arms:
+            self._feed(ArmPut(arm=arm))
+        self._offers = eligibility.offers(self._learner.configuration.arms)
 
     def tell_all(self) -> None:
         """Tells what is still to be told: no more sessions begin."""

@@ -50,6 +50,13 @@ def show(result: Result, console: Console) -> None:
             f"({optimum.best_fixed_ladder_utility:.3f}), and the best policy that sees the features reaches "
             f"{optimum.best_policy_utility:.3f}.",
         )
+        for phase in optimum.phases:
+            _say(
+                console,
+                f"From session {phase.first_session} on the best arm is {phase.best_single} "
+                f"({phase.best_single_utility:.3f}), the best fixed ladder {phase.best_fixed_ladder} "
+                f"({phase.best_fixed_ladder_utility:.3f}), the best policy's {phase.best_policy_utility:.3f}.",
+            )
     _say(console, sentence(result))
 
 

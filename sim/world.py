@@ -35,10 +35,20 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
     features: Features = {}
 
 
+class Change(msgspec.Struct, frozen=True, kw_only=True):
+    """What changes in mid-stream."""
+
+    at: int
+    """The session, counted from 0, before which it happens, and from which on sessions are of the tasks from this
+    position on: a task belongs to the time in which it comes."""
+    put: tuple[Arm, ...] = ()
+    """What the router is told of arms: new ones, new prices, retirements."""
+
+
 class World(Protocol):
     """Tasks, arms, and the outcome of every arm on every task. The same world whenever it is asked.
 
-    Tasks and arms are known by their positions in `tasks` and `arms`.
+    Tasks and arms are known by their positions in `tasks` and in what `every_arm` gives.
     """
 
     @property
@@ -48,7 +58,17 @@ class World(Protocol):
 
     @property
     def arms(self) -> tuple[Arm, ...]:
-        """The arms of a run, in the order in which a router gets them."""
+        """The arms that a run begins with, in the order in which a router gets them."""
+        ...
+
+    @property
+    def changes(self) -> Sequence[Change]:
+        """What changes in mid-stream, in order; mostly nothing."""
+        ...
+
+    @property
+    def verdicts(self) -> tuple[float, float]:
+        """Chance that a session's final success is ever told: where it failed, and where it succeeded."""
         ...
 
     @property
@@ -60,18 +80,52 @@ class World(Protocol):
     def success(self) -> Floats:
         """Chance of success of each arm on each task, shape (n_tasks, n_arms), in [0, 1].
 
-        Given the task, the successes of different arms are independent of each other.
+        NaN where the arm is not there in the task's time. Given the task, the successes of different arms are
+        independent of each other.
         """
         ...
 
     @property
     def cost_usd(self) -> Floats:
-        """Dollars of an attempt, shape (n_tasks, n_arms), >= 0."""
+        """Dollars of an attempt, shape (n_tasks, n_arms), >= 0; NaN where the arm is not there."""
         ...
 
     def outcome(self, task: int, arm: int, attempt: int) -> Outcome:
         """What attempt number `attempt` of `arm` on `task` comes to; its `success` is a chance, drawn by the runner."""
         ...
+
+
+def every_arm(world: World) -> tuple[Arm, ...]:
+    """The arms that are there at any time, each as it is first put, in that order."""
+    first: dict[str, Arm] = {}
+    for arm in (*world.arms, *(arm for change in world.changes for arm in change.put)):
+        first.setdefault(arm.id, arm)
+    return tuple(first.values())
+
+
+def phases(world: World, sessions: int | None = None) -> tuple[tuple[range, range], ...]:
+    """The sessions between changes and the tasks they are of, for a run of each task once or of `sessions` sessions.
+
+    Phases that such a run does not come to are left out; the last one that there is goes on to the end.
+    """
+    n_tasks = len(world.tasks)
+    starts = [0, *(change.at for change in world.changes)]
+    ends = [*starts[1:], n_tasks]
+    whole = n_tasks if sessions is None else sessions
+    lasts = [*starts[1:], whole]
+    return tuple(
+        (range(start, min(last, whole)), range(start, end))
+        for start, end, last in zip(starts, ends, lasts, strict=True)
+        if start < whole
+    )
+
+
+def shares(world: World, sessions: int | None = None) -> Floats:
+    """The share of a run's sessions that each task is expected to have, shape (n_tasks,)."""
+    of_task = np.zeros(len(world.tasks))
+    for run, tasks in phases(world, sessions):
+        of_task[tasks.start : tasks.stop] = len(run) / len(tasks)
+    return np.asarray(of_task / of_task.sum())
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -87,6 +141,8 @@ class Table:
     """Input, output and cached tokens, shape (n_tasks, n_arms, 3), NaN where unknown; None where none is known."""
     latency_seconds: Floats | None = None
     """Shape (n_tasks, n_arms), NaN where unknown; None where none is known."""
+    changes: tuple[Change, ...] = ()
+    verdicts: tuple[float, float] = (1.0, 1.0)
 
     def outcome(self, task: int, arm: int, attempt: int) -> Outcome:
         """What the arm comes to on the task, at whichever attempt."""

@@ -48,7 +48,7 @@ def through_grpc(world: Table, address: str) -> Played:
     played: Played = []
     position = {arm.id: k for k, arm in enumerate(world.arms)}
     with Client(address, timeout_seconds=60.0) as client:
-        for i, task in enumerate(runner.tasks_of(SEED, len(world.tasks), None).tolist()):
+        for i, task in enumerate(runner.tasks_of(SEED, world, None).tolist()):
             session_id = f"{SEED}-{i}"
             features = {name: str(value) for name, value in world.tasks[task].features.items()}
             choice = client.select(features, session_id=session_id)

@@ -114,3 +114,24 @@ def test_too_many_ladders_are_refused() -> None:
     success, cost = matrices(3, binary=True, n_arms=40)
     with pytest.raises(InvalidInput, match="--max-attempts"):
         references.best_ladder(success, cost, Terms(max_attempts=20))
+
+
+def test_arms_that_are_not_always_there_are_in_no_fixed_ladder_but_in_the_oracle() -> None:
+    """Against brute force by time: 40 tasks with arms 0 to 2, then 20 with arms 1 to 3, weighed three to one."""
+    rng = np.random.default_rng(5)
+    success, cost = rng.random((60, 4)), rng.exponential(0.3, (60, 4))
+    success[:40, 3] = cost[:40, 3] = success[40:, 0] = cost[40:, 0] = np.nan
+    weights = np.repeat([3.0 / 40, 1.0 / 20], [40, 20])
+    terms = Terms(value_usd=2.0, detect=0.8, false_alarm=0.1)
+    hindsight = references.look_back(success, cost, terms, weights)
+    assert [expected.ladder for expected in hindsight.always] == [(1,), (2,)]
+    utility = {
+        ladder: float(weights @ references.along(ladder, success, cost, terms).utility(terms)) / 4.0
+        for ladder in ((1,), (2,), (1, 2), (2, 1))
+    }
+    assert utility[hindsight.best_ladder.ladder] == max(utility.values())
+    assert utility[hindsight.best_single.ladder] == max(utility[1,], utility[2,])
+    for here, arms in ((slice(40), [0, 1, 2]), (slice(40, None), [1, 2, 3])):
+        alone = references.oracle(success[here][:, arms], cost[here][:, arms], terms)
+        assert hindsight.oracle.success[here].tolist() == alone.success.tolist()
+        assert hindsight.oracle.cost_usd[here].tolist() == alone.cost_usd.tolist()

@@ -1,6 +1,7 @@
 """Runs of policies whose figures are known, and what a run tells the learner."""
 
 import math
+from dataclasses import replace
 
 import msgspec
 import numpy as np
@@ -12,9 +13,9 @@ from bandit.events import ArmPut, Decided, Escalated, Event, Rewarded, RouterPut
 from bandit.learner import Learner
 from bandit.pacing import NO_PACE
 from bandit.session import Session, apply
-from bandit.types import Arm, Outcome, RouterSettings, Usage
+from bandit.types import Arm, Outcome, Price, RouterSettings, Usage
 from sim import references, runner, spread, synthetic
-from sim.world import Table, Task, Terms
+from sim.world import Change, Table, Task, Terms
 
 ARMS = ("a", "b", "c")
 
@@ -109,10 +110,69 @@ def test_the_learner_hears_what_the_chosen_arms_did_and_nothing_else(monkeypatch
 
 
 def test_sessions_are_drawn_with_replacement() -> None:
-    order = runner.tasks_of(0, 5, 200)
+    world = table(binary=True, n_tasks=5)
+    order = runner.tasks_of(0, world, 200)
     assert len(order) == 200
     assert set(order.tolist()) == set(range(5))
-    assert runner.tasks_of(0, 50, None).tolist() != runner.tasks_of(1, 50, None).tolist()
+    world = table(binary=True, n_tasks=50)
+    assert runner.tasks_of(0, world, None).tolist() != runner.tasks_of(1, world, None).tolist()
+
+
+def changing(at: int) -> Table:
+    """Arm b is cut in price, c is retired and d comes, each where the change is."""
+    world = table(binary=True)
+    success, cost = np.hstack([world.success, world.success[:, :1]]), np.hstack([world.cost_usd, world.cost_usd[:, :1]])
+    success[:at, 3] = cost[:at, 3] = success[at:, 2] = cost[at:, 2] = np.nan
+    put = (
+        Arm(id="b", price=Price(input_usd=1.0, output_usd=1.0)),
+        Arm(id="c", retired=True),
+        Arm(id="d"),
+    )
+    return replace(
+        world, success=success, cost_usd=cost, usage=None, latency_seconds=None, changes=(Change(at=at, put=put),)
+    )
+
+
+def test_a_change_is_fed_before_its_session_and_each_task_comes_in_its_time() -> None:
+    world = changing(at=15)
+    heard: list[Event] = []
+    run = runner.run(world, Terms(), "uniform", 0, log=lambda seq, at_us, event, session_id: heard.append(event))
+    assert sorted(run.task[:15].tolist()) == list(range(15))
+    assert sorted(run.task[15:].tolist()) == list(range(15, 40))
+    begun = [i for i, e in enumerate(heard) if isinstance(e, Decided) and e.decision.attempt == 1]
+    puts = [i for i, e in enumerate(heard) if isinstance(e, ArmPut)]
+    assert [heard[i] for i in puts[3:]] == [ArmPut(arm=arm) for arm in world.changes[0].put]
+    assert begun[14] < puts[3] < puts[-1] < begun[15]
+    for number, at in enumerate(begun):
+        event = heard[at]
+        assert isinstance(event, Decided)
+        offers = {offer.arm: offer for offer in event.decision.situation.offers}
+        assert ("d" in offers) == (number >= 15)
+        assert (offers["c"].bar is not None) == (number >= 15)
+        assert (offers["b"].price is not None) == (number >= 15)
+    longer = runner.tasks_of(0, world, 1000)
+    assert longer[:15].max() < 15 <= longer[15:].min()
+    assert runner.tasks_of(0, world, 10).max() < 15
+
+
+@pytest.mark.parametrize("verdicts", [(0.0, 1.0), (0.3, 0.8)])
+def test_verdicts_go_missing_as_often_as_the_world_says(verdicts: tuple[float, float]) -> None:
+    """Within 5 standard errors: a false failure in 1.7 million for each of the two shares."""
+    told: list[float | None] = []
+
+    def listen(seq: int, at_us: int, event: Event, session_id: str) -> None:
+        if isinstance(event, Rewarded):
+            assert event.final
+            assert event.outcome.cost_usd is not None
+            told.append(event.outcome.success)
+
+    world = replace(table(binary=False), verdicts=verdicts)
+    run = runner.run(world, Terms(), "always:b", 1, 3000, log=listen)
+    for truth, share in enumerate(verdicts):
+        known = [verdict is not None for verdict, good in zip(told, run.success, strict=True) if good == truth]
+        error = 5 * math.sqrt(share * (1 - share) / len(known))
+        assert abs(sum(known) / len(known) - share) <= error
+    assert all(verdict in (None, good) for verdict, good in zip(told, run.success, strict=True))
 
 
 def test_unknown_arms_and_policies_are_refused() -> None:
