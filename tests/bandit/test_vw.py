@@ -244,6 +244,20 @@ def test_predicting_changes_nothing(policy: vw.VowpalWabbit, blank: bytes) -> No
     assert policy.fold(model, (), told[10:]) == again
 
 
+def test_losses_far_beyond_the_usual_leave_a_distribution(policy: vw.VowpalWabbit, blank: bytes) -> None:
+    """Nothing bounds what an attempt may cost, and regcb was told that losses end at 2."""
+    told = [
+        change(row(NAMES[i % 3], decision_id=f"d{i}", propensity=0.01, success=0.0, cost_usd=10.0**i)) for i in range(6)
+    ]
+    model = policy.fold(blank, (), told)
+    for at in (situation(), situation(about={}), situation(denied=("A",))):
+        propensities = policy.distribution(model, at).propensities
+        allowed = np.array([offer.bar is None for offer in at.offers])
+        assert propensities.sum() == pytest.approx(1.0)
+        assert np.all(propensities[allowed] >= at.exploration_floor / allowed.sum() - 1e-12)
+        assert np.all(propensities[~allowed] == 0.0)
+
+
 @pytest.mark.parametrize("answer", [[0.5, 0.5], [0.5, 0.6, -0.1], [0.5, 0.4, 0.0], [np.nan, 0.5, 0.5], []])
 def test_nonsense_is_not_passed_on(
     policy: vw.VowpalWabbit, blank: bytes, answer: list[float], monkeypatch: pytest.MonkeyPatch
