@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from bandit import cost, packing, success
+from bandit import cost, drift, packing, success
 from bandit.cost import CostPosterior, UsageSums
 from bandit.features import Encoder, Scaling
 from bandit.prior import Spread, WeightPrior, column_spreads
@@ -86,6 +86,9 @@ class Posterior:
         scaling = _scaling(self.scaling.pad(width), Scaling.fit(encoder, rows.x), evidence, old_usage)
         if late:
             evidence, old_usage = _without(evidence, old_usage, late, encoder, scaling, index, started)
+        if changes and (changed := drift.changed(rows, n_arms)):
+            rows = drift.forget(rows, scaling.apply(rows.x), started.mean, changed)
+            evidence = drift.fade(evidence, started.mean, list(changed))
         if len(rows.lengths) > WINDOW_SESSIONS:
             # Those that leave are summarised where the posterior is now.
             prior, _ = _priors(known, encoder, started.sigma)

@@ -34,6 +34,11 @@ class Rows:
     """Millions of tokens, or what stands for them (see `cost`), NaN where unknown."""
     latency: Floats
     """Seconds, NaN where unknown."""
+    foretold: Floats
+    """Success that the decision foretold, NaN where it foretold none or the attempt is no longer watched (`drift`)."""
+    held: Floats
+    """Logit of the arm's success given theta = 0 as it was before the arm changed, in place of what is believed of the
+    arm now; NaN where it has not changed since."""
 
     @classmethod
     def empty(cls, width: int) -> "Rows":
@@ -48,6 +53,8 @@ class Rows:
             signal=ints,
             usage=np.zeros(0),
             latency=np.zeros(0),
+            foretold=np.zeros(0),
+            held=np.zeros(0),
         )
 
     def __len__(self) -> int:
@@ -70,6 +77,8 @@ class Rows:
             signal=self.signal[rows],
             usage=self.usage[rows],
             latency=self.latency[rows],
+            foretold=self.foretold[rows],
+            held=self.held[rows],
         )
 
     def update(
@@ -81,12 +90,14 @@ class Rows:
     ) -> "Rows":
         """The window with the changed sessions' rows replaced; they move to its end. `encoder` may have grown."""
         changed = {change.session_id for change in changes}
-        kept = self.select(np.array([s not in changed for s in self.session_ids], dtype=bool))
+        staying = np.array([s not in changed for s in self.session_ids], dtype=bool)
+        kept, was = self.select(staying), self.select(~staying)._watched()
         told = [(c.session_id, rows) for c in changes if (rows := [r for r in c.after if r.arm in arm_index])]
         news = [row for _, rows in told for row in rows]
         if not news:
             return kept.widened(encoder)
         x = np.array([encoder.encode(row.decision.situation.features)[0] for row in news])
+        watched = [was.get((s, row.decision.attempt), (_foretold(row), np.nan)) for s, rows in told for row in rows]
         return Rows(
             session_ids=kept.session_ids + tuple(s for s, _ in told),
             lengths=np.concatenate([kept.lengths, [len(rows) for _, rows in told]]),
@@ -97,7 +108,15 @@ class Rows:
             signal=np.concatenate([kept.signal, [_signal(row) for row in news]]),
             usage=np.concatenate([kept.usage, [usage_of(row) for row in news]]),
             latency=np.concatenate([kept.latency, [_or_nan(row.latency_seconds) for row in news]]),
+            foretold=np.concatenate([kept.foretold, [foretold for foretold, _ in watched]]),
+            held=np.concatenate([kept.held, [held for _, held in watched]]),
         )
+
+    def _watched(self) -> dict[tuple[str, int], tuple[float, float]]:
+        """What is foretold and held of each attempt, by session and number."""
+        sessions = np.repeat(np.array(self.session_ids, dtype=object), self.lengths).tolist()
+        keys = zip(sessions, self.attempt.tolist(), strict=True)
+        return dict(zip(keys, zip(self.foretold.tolist(), self.held.tolist(), strict=True), strict=True))
 
     def widened(self, encoder: Encoder) -> "Rows":
         """The same rows under an encoder that may have grown."""
@@ -108,6 +127,11 @@ class Rows:
 
 def _or_nan(value: float | None) -> float:
     return np.nan if value is None else value
+
+
+def _foretold(row: AttemptRow) -> float:
+    """The success that its decision foretold of the arm that served."""
+    return next((_or_nan(score.success_mean) for score in row.decision.scores if score.arm == row.arm), np.nan)
 
 
 def _signal(row: AttemptRow) -> int:

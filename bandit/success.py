@@ -110,10 +110,17 @@ class Likelihood:
         """Probability of the row's signal where the attempt was good, shape (n_rows, 1)."""
         self.if_failed = np.where(alarm, detection, 1.0 - detection)
         self.first, self.second = _pairs(rows.lengths, self.starts)
+        self.held = rows.held
+        self.free = np.isnan(rows.held)
+        """Rows whose arm is now what it was then: the weights have no say in the logits of the others."""
+
+    def _at_nodes(self, eta: Floats, sigma: float) -> Floats:
+        """The logits at each node, shape (n_rows, n_nodes)."""
+        return np.asarray(np.where(self.free, eta, self.held)[:, None] + sigma * NODES)
 
     def value(self, eta: Floats, sigma: float) -> float:
         """The log likelihood at the logits given theta = 0, shape (n_rows,)."""
-        z = eta[:, None] + sigma * NODES
+        z = self._at_nodes(eta, sigma)
         return float(logsumexp(self._session_log(z), axis=1).sum())
 
     def _row_log(self, z: Floats) -> Floats:
@@ -134,7 +141,7 @@ class Likelihood:
         Returns (value, gradient (n_rows,), curvature of each row (n_rows,), curvature of each pair of rows of one
         session (n_pairs,), and the curvature of each row with theta held (n_rows,), which is never negative).
         """
-        z = eta[:, None] + sigma * NODES
+        z = self._at_nodes(eta, sigma)
         p = expit(z)
         variance = p * (1.0 - p)
         gradient = self.truth - p
@@ -154,11 +161,15 @@ class Likelihood:
         row = held - np.sum(belief * gradient**2, axis=1) + mean_gradient**2
         i, j = self.first, self.second
         pair = mean_gradient[i] * mean_gradient[j] - np.sum(belief[i] * gradient[i] * gradient[j], axis=1)
+        if not self.free.all():
+            free = self.free
+            mean_gradient, row, held = (np.where(free, part, 0.0) for part in (mean_gradient, row, held))
+            pair = np.where(free[i] & free[j], pair, 0.0)
         return float(total.sum()), mean_gradient, row, pair, np.maximum(held, 0.0)
 
     def good_given_signal(self, eta: Floats, sigma: float) -> Floats:
         """P(the attempt was good | the session's evidence) for each row, shape (n_rows,); its truth where known."""
-        z = eta[:, None] + sigma * NODES
+        z = self._at_nodes(eta, sigma)
         p = expit(z)
         joint = self._session_log(z)
         belief = np.exp(joint - logsumexp(joint, axis=1)[:, None])[self.session]

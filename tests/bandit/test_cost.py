@@ -36,6 +36,8 @@ def rows_of(arm: np.ndarray, usage: np.ndarray, attempt: np.ndarray | None = Non
         signal=np.zeros(n, dtype=np.int64),
         usage=usage.astype(float),
         latency=np.full(n, np.nan),
+        foretold=np.full(n, np.nan),
+        held=np.full(n, np.nan),
     )
 
 

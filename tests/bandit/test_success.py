@@ -44,6 +44,8 @@ def rows_of(
         signal=np.where(alarm.astype(bool), 1, np.where(np.isnan(truth), 0, -1)).astype(np.int64),
         usage=np.full(n, np.nan),
         latency=np.full(n, np.nan),
+        foretold=np.full(n, np.nan),
+        held=np.full(n, np.nan),
     )
 
 
