@@ -27,8 +27,8 @@ Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
 THRESHOLD = 4.4
-"""|Z| that says an arm has changed. By chance it does 0.11 times in 10,000 attempts of an arm (simulated; the 95 %
-interval is 0.06 to 0.17), see `tests/benchmarks/RESULTS.md`, Drift."""
+"""|Z| that says an arm has changed. By chance it does 0.08 times in 10,000 attempts of an arm (simulated; the 95 %
+interval is 0.04 to 0.13), see `tests/benchmarks/RESULTS.md`, Drift."""
 KEPT_EVERY = 20
 """Of the attempts before a change one in so many is kept as evidence."""
 _LEAST_VARIANCE = 4.0
