@@ -130,6 +130,19 @@ def decide(vintage: Vintage, questions: Sequence[Question]) -> list[tuple[Decisi
     return decided
 
 
+def worth_usd(vintage: Vintage, question: Question) -> float | None:
+    """What the attempt is expected to be worth with all that may follow it, 0 where the session would be given up.
+
+    None where the policy does not reckon with that.
+    """
+    if _must_stop(vintage, question.situation):
+        return 0.0
+    try:
+        return vintage.policy.distribution(vintage.state, question.situation).worth_usd
+    except NoEligibleArm:
+        return 0.0
+
+
 def _must_stop(vintage: Vintage, situation: Situation) -> bool:
     return situation.may_stop and (
         situation.attempts_left == 0

@@ -15,7 +15,7 @@ import msgspec
 from bandit import policy as policies
 from bandit.configuration import Configuration
 from bandit.decision import Vintage
-from bandit.events import ArmPut, Closed, Decided, Erased, Escalated, Event, Rewarded, RouterPut
+from bandit.events import ArmPut, Closed, Decided, Erased, Escalated, Event, Progressed, Rewarded, RouterPut
 from bandit.pacing import NO_PACE, Pace
 from bandit.session import AttemptRow, Session, SessionChange, apply
 from bandit.types import Arm, Mode, RouterSettings
@@ -125,6 +125,8 @@ class Learner:
                 return self._end_block()
             case Decided() | Escalated() | Rewarded() | Closed():
                 return self._observe(event, session_id, at_us)
+            case Progressed():
+                self._remember(event, session_id)
             case Erased():
                 return self._erase(event, session_id)
         return False
@@ -173,6 +175,12 @@ class Learner:
         self._dirty.setdefault(session_id, told)
         self._pending += 1
         return not self._frozen and self._end_block_if_full()
+
+    def _remember(self, event: Progressed, session_id: str) -> None:
+        """What was reported of a running attempt teaches once it has ended."""
+        session = apply(self._sessions.get(session_id), event)
+        if session is not None:
+            self._sessions.put(session_id, session)
 
     def _erase(self, event: Erased, session_id: str) -> bool:
         """What the session has taught becomes part of an epoch, so that nobody who goes on from the newest one needs

@@ -41,7 +41,7 @@ Ints = npt.NDArray[np.int64]
 Rule: TypeAlias = Callable[[Floats, Floats], Ints]
 """(success, price) of the arms, both of shape (n_arms, …) -> position of the arm to take, shape (…)."""
 
-_INDIFFERENCE = 0.02
+INDIFFERENCE = 0.02
 """Going on and stopping are as good as equal where they differ by less than this share of a success's value."""
 
 
@@ -84,6 +84,6 @@ def stop_propensity(going_usd: Floats, stop_value_usd: Floats, value_usd: float)
     little is known, and so never learn of them.
     """
     advantage = float(np.mean(going_usd) - np.mean(stop_value_usd))
-    if abs(advantage) > _INDIFFERENCE * value_usd:
+    if abs(advantage) > INDIFFERENCE * value_usd:
         return float(advantage < 0.0)
     return float(np.mean(going_usd <= stop_value_usd))

@@ -42,6 +42,9 @@ class Distribution:
     beliefs: Beliefs | None = None
     stop_propensity: float = 0.0
     """Probability of giving up instead; other than 0 only where `situation.may_stop`."""
+    worth_usd: float | None = None
+    """What is expected of going on, giving up where that is better: dollars of success less dollars spent. None where
+    the policy does not reckon with it; told only where `situation.may_stop`."""
     plan: Callable[[int], tuple[str, ...]] = no_plan
     """Index of the arm taken -> where the session would go from there, in order."""
     bars: tuple[Bar | None, ...] | None = None

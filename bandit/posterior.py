@@ -1,7 +1,7 @@
 """All that Thompson sampling has learned, as one immutable value: the fold over sessions, and its bytes."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,6 +11,7 @@ from bandit import cost, drift, packing, success
 from bandit.cost import CostPosterior, UsageSums
 from bandit.features import Encoder, Scaling
 from bandit.prior import Spread, WeightPrior, column_spreads
+from bandit.progress_model import ProgressModel
 from bandit.rows import Rows
 from bandit.session import AttemptRow, SessionChange
 from bandit.success import Evidence, SuccessPosterior, attenuation
@@ -41,6 +42,8 @@ class Posterior:
     cost: CostPosterior
     latency: CostPosterior | None = None
     """Of seconds in place of usage, from the window alone. None until a decision priced them and one was told."""
+    progress: ProgressModel = field(default_factory=ProgressModel.start)
+    """Of what reports on running attempts say."""
 
     @classmethod
     def start(cls, arms: Sequence[Arm]) -> "Posterior":
@@ -100,7 +103,8 @@ class Posterior:
             evidence += success.summarise(old, x, started)
             old_usage += UsageSums.of(old, cost.with_attempt(x, old.attempt), n_arms)
         timed = self.latency is not None or any(_priced(row) for change in changes for row in change.after)
-        return _fit(known, encoder, scaling, rows, evidence, old_usage, started, timed=timed)
+        folded = _fit(known, encoder, scaling, rows, evidence, old_usage, started, timed=timed)
+        return replace(folded, progress=self.progress.fold(changes))
 
     def dump(self) -> bytes:
         """The posterior as bytes: equal posteriors give equal bytes."""
@@ -116,6 +120,7 @@ class Posterior:
                 **_fields("success", self.success),
                 **_fields("cost", self.cost),
                 **(_fields("latency", self.latency) if self.latency is not None else {}),
+                **_fields("progress", self.progress),
             }
         )
 
@@ -130,6 +135,8 @@ class Posterior:
 
         rows = part("rows")
         rows["session_ids"] = tuple(rows["session_ids"])  # type: ignore[arg-type]
+        progress = part("progress")
+        progress["session_ids"] = tuple(progress["session_ids"])  # type: ignore[arg-type]
         return cls(
             arms=packing.convert(packed["arms"], tuple[Arm, ...]),
             encoder=Encoder(columns=tuple(packed["columns"]), cap=packed["cap"]),
@@ -140,6 +147,7 @@ class Posterior:
             success=SuccessPosterior(**part("success")),  # type: ignore[arg-type]
             cost=CostPosterior(**part("cost")),  # type: ignore[arg-type]
             latency=CostPosterior(**latency) if (latency := part("latency")) else None,  # type: ignore[arg-type]
+            progress=ProgressModel(**progress),  # type: ignore[arg-type]
         )
 
 
@@ -150,7 +158,7 @@ def _with_figures(encoder: Encoder, arms: Sequence[Arm]) -> Encoder:
 
 
 def _fields(name: str, part: Any) -> dict[str, object]:
-    return {f"{name}.{field.name}": getattr(part, field.name) for field in fields(part)}
+    return {f"{name}.{of.name}": getattr(part, of.name) for of in fields(part)}
 
 
 def _padded(posterior: SuccessPosterior, n_arms: int, width: int) -> SuccessPosterior:

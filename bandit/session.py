@@ -11,6 +11,7 @@ import msgspec
 
 from bandit.errors import NoEligibleArm, WrongOrder
 from bandit.events import Closed, Decided, Erased, Escalated, Event, Progressed, Rewarded, Stuck
+from bandit.signs import Mark, mark
 from bandit.types import (
     NO_REQUIREMENTS,
     Bar,
@@ -20,6 +21,7 @@ from bandit.types import (
     Features,
     Offer,
     Outcome,
+    ProgressAction,
     Requirements,
     SelectReason,
     Signals,
@@ -64,6 +66,19 @@ class Attempt(msgspec.Struct, frozen=True, kw_only=True):
     """Where the agent was last told to reach the arm."""
     signals: tuple[Signals, ...] = ()
     """What was last reported of its progress, oldest first; at most MOST_REPORTS."""
+    marks: tuple[Mark, ...] = ()
+    """What the first report at each age said of it, youngest first."""
+    latest: Mark | None = None
+    """What its latest report did, …"""
+    advised: ProgressAction = ProgressAction.CONTINUE
+    """… and what that was answered with."""
+
+    @property
+    def unseen_end(self) -> bool:
+        """Whether it ended as a report's answer had advised, so that nobody knows how it would have gone on."""
+        if self.advised is ProgressAction.CONTINUE:
+            return False
+        return self.left is EscalationReason.STRUGGLING or (self.left is None and self.advised is ProgressAction.STOP)
 
 
 class AttemptRow(msgspec.Struct, frozen=True, kw_only=True):
@@ -83,6 +98,12 @@ class AttemptRow(msgspec.Struct, frozen=True, kw_only=True):
     cost_usd: float | None
     usage: Usage | None
     latency_seconds: float | None = None
+    marks: tuple[Mark, ...] = ()
+    """Where it has ended: what its reports said of it, the first at each age, …"""
+    latest: Mark | None = None
+    """… and the latest, …"""
+    unseen_end: bool = False
+    """… and whether it was then left because that was advised, so that its marks' truth is not known."""
 
     @property
     def teaches(self) -> bool:
@@ -196,6 +217,10 @@ class Session(msgspec.Struct, frozen=True, kw_only=True):
                 usage=outcome.usage,
                 latency_seconds=outcome.latency_seconds,
             )
+            if attempt.left is not None or self.final:
+                row = msgspec.structs.replace(
+                    row, marks=attempt.marks, latest=attempt.latest, unseen_end=attempt.unseen_end
+                )
             if row.teaches:
                 rows.append(row)
         return tuple(rows)
@@ -264,8 +289,7 @@ def apply(session: Session | None, event: Event) -> Session | None:
                 return session
             return msgspec.structs.replace(session, requirements=event.requirements)
         case Progressed() if session is not None and (i := session.index_of(event.decision_id)) is not None:
-            signals = (*session.attempts[i].signals, event.signals)[-MOST_REPORTS:]
-            return session.with_attempt(i, msgspec.structs.replace(session.attempts[i], signals=signals))
+            return session.with_attempt(i, _reported(session.attempts[i], event))
         case Escalated() if session is not None and (i := session.index_of(event.decision_id)) is not None:
             rank = session.revision + 1, session.reports
             attempt = session.attempts[i]
@@ -304,6 +328,25 @@ def apply(session: Session | None, event: Event) -> Session | None:
             attempts = tuple(_without_features(attempt) for attempt in session.attempts)
             return msgspec.structs.replace(session, features={}, attempts=attempts)
     return session
+
+
+def reports_with(attempt: Attempt, news: Signals) -> tuple[tuple[Signals, ...], bool]:
+    """The reports on an attempt that are kept, with the newest to come, and whether these are all there were."""
+    return (*attempt.signals, news), len(attempt.signals) < MOST_REPORTS
+
+
+def _reported(attempt: Attempt, event: Progressed) -> Attempt:
+    reports, whole = reports_with(attempt, event.signals)
+    latest = mark(attempt.decision, reports, whole=whole)
+    oldest = attempt.marks[-1].stratum if attempt.marks else -1
+    return msgspec.structs.replace(
+        attempt,
+        signals=(*attempt.signals, event.signals)[-MOST_REPORTS:],
+        # The first at each age, whatever came after it: which reports teach must not depend on how the attempt ended.
+        marks=(*attempt.marks, latest) if latest.stratum > oldest else attempt.marks,
+        latest=latest,
+        advised=event.action,
+    )
 
 
 def _without_features(attempt: Attempt) -> Attempt:

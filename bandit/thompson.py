@@ -138,6 +138,7 @@ class Thompson:
 
         def answer(i: int) -> Distribution:
             mean_draw = i * (m + 1) + m
+            stop, worth_usd = _stop(state, like, worth[:, i], taken[i], p[:, :, i, :m], belief[:, i, :m])
             return Distribution(
                 propensities=propensities[i],
                 beliefs=Beliefs(
@@ -146,7 +147,8 @@ class Thompson:
                     success_high=expected[2][:, i],
                     cost_usd=expected_usd[:, i],
                 ),
-                stop_propensity=_stop(state, like, worth[:, i], taken[i], p[:, :, i, :m], belief[:, i, :m]),
+                stop_propensity=stop,
+                worth_usd=worth_usd,
                 plan=(
                     lambda arm: tuple(
                         like.offers[at[j]].arm for j in plan.ladder(int(np.searchsorted(at, arm)), mean_draw, rule)
@@ -261,14 +263,18 @@ def _bars(situation: Situation, cost_usd: Reals) -> tuple[Bar | None, ...]:
     return bars
 
 
-def _stop(state: Posterior, situation: Situation, worth: Reals, taken: Ints, p: Reals, belief: Reals) -> float:
-    """Probability of giving up; stopping is worth V x P(the last attempt was good | its alarm).
+def _stop(
+    state: Posterior, situation: Situation, worth: Reals, taken: Ints, p: Reals, belief: Reals
+) -> tuple[float, float | None]:
+    """Probability of giving up, and what going on is worth where it is not given up (None where it cannot be).
+
+    Stopping is worth V x P(the last attempt was good | its alarm).
 
     `worth` (n_open_arms, n_draws), `taken` (n_draws,), `p` (n_offers, n_nodes, n_draws) and `belief` (n_nodes,
     n_draws) are one situation's.
     """
     if not situation.may_stop:
-        return 0.0
+        return 0.0, None
     last = next((i for i, offer in enumerate(situation.offers) if offer.arm == situation.alarmed[-1]), None)
     mass = belief.sum(axis=0)
     stopping: Reals = np.zeros_like(mass)
@@ -277,4 +283,5 @@ def _stop(state: Posterior, situation: Situation, worth: Reals, taken: Ints, p: 
         good = p[last] * f / (p[last] * f + (1.0 - p[last]) * r)
         stopping = situation.objective.value_usd * np.sum(belief * good, axis=0) / mass
     going = worth[taken, np.arange(len(taken))] / mass
-    return objective.stop_propensity(going, stopping, situation.objective.value_usd)
+    stop = objective.stop_propensity(going, stopping, situation.objective.value_usd)
+    return stop, (1.0 - stop) * max(0.0, float(np.mean(going)))

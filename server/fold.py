@@ -21,7 +21,7 @@ _PIECE = 1000
 _CACHED_SESSIONS = 4096
 _RECENT_EPOCHS = 32
 """Kept one by one; older ones are thinned, and folded anew where somebody asks for them."""
-_LEARNED = CONFIGURING | {"decided", "escalated", "rewarded", "closed", "erased"}
+_LEARNED = CONFIGURING | {"decided", "progressed", "escalated", "rewarded", "closed", "erased"}
 """The kinds of events that a learner takes in; others are not even decoded."""
 
 

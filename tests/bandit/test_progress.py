@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from bandit import eligibility, moves, policy, progress
+from bandit import eligibility, moves, policy, progress, signs
 from bandit.decision import Vintage
 from bandit.errors import WrongOrder
 from bandit.events import Decided, Event, Rewarded
@@ -82,8 +82,8 @@ def test_the_order_in_which_reports_come_does_not_matter(order: list[int]) -> No
 
 
 def test_an_agent_that_gets_on_is_seldom_thought_to_struggle() -> None:
-    most_good = int(progress.MOST_BAD * progress.FEWEST_CALLS)
-    assert stats.binom.sf(most_good, progress.FEWEST_CALLS, 1 / 7) < 1 / 400
+    most_good = int(progress.MOST_BAD * signs.FEWEST_CALLS)
+    assert stats.binom.sf(most_good, signs.FEWEST_CALLS, 1 / 7) < 1 / 400
 
 
 class Run:
