@@ -28,6 +28,11 @@ def uniform(purpose: bytes, seed: int, session_id: str, attempt: int) -> float:
     return (_stream(purpose, seed, session_id, attempt) >> 11) * 2.0**-53
 
 
+def generator(purpose: bytes, seed: int, session_id: str) -> np.random.Generator:
+    """A generator of random numbers for a session, as long as they are needed."""
+    return np.random.default_rng(_stream(purpose, seed, session_id, 0))
+
+
 @functools.lru_cache(maxsize=8)
 def _bank(seed: int, size: int) -> Floats:
     return np.random.Generator(np.random.PCG64(seed)).standard_normal(_BANK + size)

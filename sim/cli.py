@@ -15,7 +15,7 @@ from bandit import policy as policies
 from bandit import policy_file
 from bandit.errors import InvalidInput
 from bandit.types import Arm, RouterSettings
-from sim import compare, outcomes, references, runner, spread, synthetic, tables
+from sim import compare, outcomes, references, runner, spread, struggling, synthetic, tables
 from sim.result import OptimumResult, Result
 from sim.world import Terms, World, every_arm, shares
 
@@ -160,7 +160,8 @@ def _world(args: argparse.Namespace) -> World:
     for flag in ("tasks", "prices", "figures", "arms"):
         if getattr(args, flag) is not None:
             raise InvalidInput(f"--{flag}", "a synthetic world has its own")
-    return synthetic.make(args.world)
+    table = synthetic.make(args.world)
+    return struggling.running(table) if table.name == "struggling" else table
 
 
 def _optimum(world: World, best: synthetic.Optimum) -> OptimumResult:

@@ -90,6 +90,12 @@ class Plan:
     n_tasks: int = 1000
     verdicts: tuple[float, float] = (1.0, 1.0)
     """Chance that a session's final success is told: where it failed, and where it succeeded."""
+    failing_usage: float = 1.0
+    """How many times as much as a good attempt a failing one uses."""
+
+    def growth(self, success: Floats) -> Floats:
+        """How many times as much as a good attempt one of that chance of success is expected to use; NaN is 0."""
+        return np.asarray(1.0 + (self.failing_usage - 1.0) * (1.0 - np.nan_to_num(success)))
 
 
 def _changing(before: Rule, after: Rule, *, at: int = 1000, arms: tuple[str, ...] = ARMS) -> Plan:
@@ -106,5 +112,6 @@ PLANS: Mapping[str, Plan] = {
     "missing": Plan(verdicts=(0.6, 0.6)),
     "missing-failures": Plan(verdicts=(0.4, 0.9)),
     "misspecified": Plan(rules=((0, Rule(interaction=1.5)),)),
+    "struggling": Plan(failing_usage=2.0),
 }
 """Every world by its permanent name."""

@@ -4,6 +4,8 @@ Every event is numbered and fed to the learner at once, and only what the chosen
 the world is keyed by (seed, session, arm), so two policies that take the same arm on the same session see the same
 truth and the same alarm.
 
+A world of running attempts reports on each as it goes, and leaves it as it is advised to.
+
 A session a second begins, in simulated time, the first at 0: a budget's period of N seconds has N sessions.
 """
 
@@ -17,14 +19,17 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
-from bandit import eligibility, moves, sampling
-from bandit.events import ArmPut, Decided, Event, Rewarded, RouterPut
+from bandit import eligibility, moves, progress, sampling
+from bandit.events import ArmPut, Decided, Event, Progressed, Rewarded, RouterPut
 from bandit.learner import InMemory, Learner
-from bandit.types import Arm, EscalationReason, Objective, Outcome, RouterSettings
+from bandit.types import Arm, Decision, EscalationReason, Objective, Outcome, ProgressAction, RouterSettings, Signals
+from sim.struggling import Struggling
 from sim.world import Floats, Terms, World, every_arm, phases
 
 Log: TypeAlias = Callable[[int, int, Event, str], None]
 """Told of every event: its number, when it happened (UTC microseconds since 1970), and its session's id, if any."""
+Advise: TypeAlias = Callable[..., Progressed]
+"""What answers a report on a running attempt, as `progress.report` does."""
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -68,15 +73,16 @@ def run(
     sessions: int | None = None,
     *,
     log: Log | None = None,
+    advise: Advise = progress.report,
 ) -> Run:
     """Runs a policy from nothing: named by its specification, or with all that a router may be set to.
 
-    `log` is called with every event, in order.
+    `log` is called with every event, in order. `advise` answers the reports on running attempts.
     Raises InvalidInput where there is no such policy or it names an arm that the world has not.
     """
     order = tasks_of(seed, world, sessions)
     settings = plain(policy, terms) if isinstance(policy, str) else policy
-    router = _Router(world, terms, msgspec.structs.replace(settings, seed=seed), log)
+    router = _Router(world, terms, msgspec.structs.replace(settings, seed=seed), log, advise)
     success = np.empty(len(order))
     cost = np.empty(len(order))
     attempts = np.empty(len(order), np.int64)
@@ -90,11 +96,12 @@ def run(
 class _Router:
     """A router in a process of its own: its learner, and the sessions it was asked for."""
 
-    def __init__(self, world: World, terms: Terms, settings: RouterSettings, log: Log | None) -> None:
+    def __init__(self, world: World, terms: Terms, settings: RouterSettings, log: Log | None, advise: Advise) -> None:
         self._world = world
         self._terms = terms
         self._settings = settings
         self._log = log
+        self._advise = advise
         self._sessions = InMemory()
         self._untold: deque[tuple[int, Rewarded]] = deque()
         """Outcomes that are told later, and the number of sessions begun at which each is due."""
@@ -131,9 +138,9 @@ class _Router:
         while True:
             self._feed(event, session_id)
             decision = event.decision
-            truth, seen = self._attempt(session_id, task, decision.arm, attempt)
+            truth, reason, seen = self._attempt(session_id, task, decision, attempt)
             spent += truth.cost_usd or 0.0
-            following = self._escalate(session_id, decision.decision_id, attempt, seen) if seen is not None else None
+            following = self._escalate(session_id, decision.decision_id, attempt, reason, seen) if reason else None
             if following is None:
                 break
             event = following
@@ -145,17 +152,49 @@ class _Router:
         self._tell_due()
         return truth.success or 0.0, spent, attempt
 
-    def _attempt(self, session_id: str, task: int, arm: str, attempt: int) -> tuple[Outcome, Outcome | None]:
-        """How an attempt went, and what is told of it where it raises an alarm (None: it raises none)."""
-        would = self._world.outcome(task, self._arm[arm], attempt)
-        key = f"{session_id}\0{arm}"
+    def _attempt(
+        self, session_id: str, task: int, decision: Decision, attempt: int
+    ) -> tuple[Outcome, EscalationReason | None, Outcome]:
+        """How an attempt went, why it is left (None: it ends the session), and what is told of it where it is."""
+        arm = self._arm[decision.arm]
+        would = self._world.outcome(task, arm, attempt)
+        key = f"{session_id}\0{decision.arm}"
         good = sampling.uniform(b"sim success", self._settings.seed, key, 0) < (would.success or 0.0)
         truth = msgspec.structs.replace(would, success=float(good))
+        if isinstance(self._world, Struggling):
+            course = self._world.course(
+                task, arm, sampling.generator(b"sim course", self._settings.seed, key), good=good
+            )
+            if (left := self._watch(session_id, decision, course.reports)) is not None:
+                return msgspec.structs.replace(left, success=0.0), EscalationReason.STRUGGLING, left
+            truth = course.outcome
         chance = self._terms.false_alarm if good else self._terms.detect
         alarm = sampling.uniform(b"sim alarm", self._settings.seed, key, 0) < chance
-        return truth, msgspec.structs.replace(would, success=None) if alarm else None
+        told = msgspec.structs.replace(truth, success=None)
+        return truth, EscalationReason.VERIFIED_FAILURE if alarm else None, told
 
-    def _escalate(self, session_id: str, decision_id: str, attempt: int, seen: Outcome) -> Decided | None:
+    def _watch(self, session_id: str, decision: Decision, reports: Sequence[Signals]) -> Outcome | None:
+        """Reports on an attempt as it runs: its outcome where it is to be left, None where it goes on to its end."""
+        for signals in reports:
+            vintage, session = self._learner.vintage, self._sessions.get(session_id)
+            assert vintage is not None and session is not None, "the session has begun"
+            event = self._advise(
+                self._settings,
+                vintage,
+                session,
+                decision_id=decision.decision_id,
+                signals=signals,
+                offers=self._offers,
+                budget_price=self._budget_price(),
+            )
+            self._feed(event, session_id)
+            if event.action is not ProgressAction.CONTINUE:
+                return Outcome(cost_usd=signals.cost_usd, usage=signals.usage)
+        return None
+
+    def _escalate(
+        self, session_id: str, decision_id: str, attempt: int, reason: EscalationReason, seen: Outcome
+    ) -> Decided | None:
         """Raises the alarm: the next attempt, or None where the session is exhausted."""
         vintage, session = self._learner.vintage, self._sessions.get(session_id)
         assert vintage is not None and session is not None, "the session has begun"
@@ -164,7 +203,7 @@ class _Router:
             vintage,
             session,
             decision_id=decision_id,
-            reason=EscalationReason.VERIFIED_FAILURE,
+            reason=reason,
             offers=self._offers,
             next_decision_id=f"{session_id}-{attempt + 1}",
             outcome=Outcome() if self._terms.delay else seen,

@@ -8,7 +8,8 @@ dollars are tokens times list price.
 In ``correlated`` failures on a task come together; in ``independent`` an arm's failure says nothing about another arm.
 The others are ``correlated`` but for one thing: an arm degrades, is cut in price, is added or retired at a stated
 session; verdicts go missing, of all sessions alike or of failures more often (their dollars are still told); or
-features interact in a way that no linear model can tell.
+features interact in a way that no linear model can tell. In ``struggling`` failing attempts use twice as much, and
+attempts show how they go while they run (see `struggling`).
 """
 
 import itertools
@@ -19,7 +20,7 @@ import numpy as np
 from bandit.errors import InvalidInput
 from bandit.types import Arm, Price
 from sim import references
-from sim.rules import CATEGORIES, LANGUAGES, PLANS, Rule
+from sim.rules import CATEGORIES, LANGUAGES, PLANS, Plan, Rule
 from sim.world import Change, Floats, Table, Task, Terms, phases
 
 NAMES = tuple(PLANS)
@@ -65,10 +66,11 @@ def sample(name: str, *, n_tasks: int, seed: int) -> Table:
     theta = rng.standard_normal(n_tasks)
     shared = np.exp(_SPREAD_SHARED * rng.standard_normal((n_tasks, 1)) - _SPREAD_SHARED**2 / 2)
     own = np.exp(_SPREAD_OWN * rng.standard_normal((n_tasks, len(plan.arms))) - _SPREAD_OWN**2 / 2)
-    tokens = (shared * own)[:, :, None] * np.array([*_TOKENS, 0.0])
     success, cost_usd = np.empty((2, n_tasks, len(plan.arms)))
     for first, rule in plan.rules:
         success[first:] = rule.chance(plan.arms, category[first:], language[first:], theta[first:])
+    tokens = (shared * own * plan.growth(success))[:, :, None] * np.array([*_TOKENS, 0.0])
+    for first, rule in plan.rules:
         per_token = rule.per_token(plan.arms)
         cost_usd[first:] = tokens[first:, :, 0] * per_token[:, 0] + tokens[first:, :, 1] * per_token[:, 1]
     return Table(
@@ -110,7 +112,8 @@ def _put(before: Rule | None, after: Rule, arms: tuple[str, ...]) -> tuple[Arm, 
 def optimum(name: str, terms: Terms, sessions: int | None = None) -> Optimum:
     """What is best in the world of that name, exactly up to quadrature over theta (error below 1e-9).
 
-    Where it changes: over a run of so many sessions, or of each task once.
+    Where it changes: over a run of so many sessions, or of each task once. It is the best without leaving an attempt
+    that runs, which pays in ``struggling`` alone.
     """
     plan = PLANS[name]
     # The trapezoid rule converges geometrically for a smooth function times the normal density.
@@ -119,7 +122,7 @@ def optimum(name: str, terms: Terms, sessions: int | None = None) -> Optimum:
     density /= density.sum()
     lasting = {run.start: len(run) for run, _ in phases(make(name), sessions)}
     parts = [
-        (first, lasting[first], _expected(rule, plan.arms, theta)) for first, rule in plan.rules if first in lasting
+        (first, lasting[first], _expected(plan, rule, theta)) for first, rule in plan.rules if first in lasting
     ]
     within = tuple(_best(first, [(1, cells)], density, terms) for first, _, cells in parts)
     if len(within) == 1:
@@ -133,10 +136,11 @@ _Cells = list[tuple[Floats, Floats]]
 """For each value of the features the chance of success and expected dollars, shape (n_theta, n_arms)."""
 
 
-def _expected(rule: Rule, arms: tuple[str, ...], theta: Floats) -> _Cells:
-    usd = np.broadcast_to(rule.per_token(arms) @ np.array(_TOKENS), (len(theta), len(arms)))
+def _expected(plan: Plan, rule: Rule, theta: Floats) -> _Cells:
+    usd = rule.per_token(plan.arms) @ np.array(_TOKENS)
     cells = itertools.product(range(len(CATEGORIES)), range(len(LANGUAGES)))
-    return [(rule.chance(arms, np.full(theta.shape, c), np.full(theta.shape, k), theta), usd) for c, k in cells]
+    chances = [rule.chance(plan.arms, np.full(theta.shape, c), np.full(theta.shape, k), theta) for c, k in cells]
+    return [(chance, usd * plan.growth(chance)) for chance in chances]
 
 
 def _best(first: int, parts: list[tuple[int, _Cells]], density: Floats, terms: Terms) -> Optimum:
