@@ -21,6 +21,7 @@ NAMES = (
     "belief unknown",
     "age",
     "age unknown",
+    "age x age",
     "errors",
     "errors unknown",
     "errors x age",
@@ -54,7 +55,8 @@ class Mark(msgspec.Struct, frozen=True, array_like=True):
     """What was known of an attempt at one report."""
 
     stratum: int
-    """How old the attempt was: the number of binary digits of its age in tool calls."""
+    """How old the attempt was, in strata of tool calls that begin at 1, 2, 3, 4, 6, 8, 12, 16, 24, …; 0: unknown, or
+    nothing done."""
     signs: tuple[float, ...]
     """As named by NAMES."""
 
@@ -105,6 +107,7 @@ def mark(decision: Decision, reports: Sequence[Signals], *, whole: bool) -> Mark
     signs = (
         *_known(logit(belief) if belief is not None else None),
         *_known(log_age if age is not None else None),
+        log_age**2,
         *_known(errors),
         (errors or 0.0) * log_age,
         *_known(repeats),
@@ -116,7 +119,12 @@ def mark(decision: Decision, reports: Sequence[Signals], *, whole: bool) -> Mark
         *_known(_log_count(_most(reports, "failed_tests"))),
         *_known(_log_count(_most(reports, "reverted_edits"))),
     )
-    return Mark(stratum=int(age).bit_length() if age is not None else 0, signs=signs)
+    return Mark(stratum=_stratum(age) if age is not None else 0, signs=signs)
+
+
+def _stratum(age: int) -> int:
+    digits = age.bit_length()
+    return 0 if age == 0 else 2 * digits - 1 + (age >> (digits - 2) & 1 if digits > 1 else 0)
 
 
 def spent_usd(decision: Decision, reports: Sequence[Signals]) -> float | None:

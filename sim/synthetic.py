@@ -121,9 +121,7 @@ def optimum(name: str, terms: Terms, sessions: int | None = None) -> Optimum:
     density = np.exp(-(theta**2) / 2)
     density /= density.sum()
     lasting = {run.start: len(run) for run, _ in phases(make(name), sessions)}
-    parts = [
-        (first, lasting[first], _expected(plan, rule, theta)) for first, rule in plan.rules if first in lasting
-    ]
+    parts = [(first, lasting[first], _expected(plan, rule, theta)) for first, rule in plan.rules if first in lasting]
     within = tuple(_best(first, [(1, cells)], density, terms) for first, _, cells in parts)
     if len(within) == 1:
         return within[0]
