@@ -23,10 +23,8 @@ from bandit.session import SessionChange
 from bandit.thompson import Thompson
 from bandit.types import Arm, Situation
 
-EPSILON = 0.05
-"""Share of epsilon-greedy's lottery that is uniform over the eligible arms, before the router's floor is added.
-
-On random halves of measured outcomes it earned more than .1 and .2 (`tests/benchmarks/RESULTS.md`, Baselines)."""
+EPSILON = 0.1
+"""Share of epsilon-greedy's lottery that is uniform over the eligible arms, before the router's floor is added."""
 
 
 class _Fixed(ABC):
