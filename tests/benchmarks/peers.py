@@ -38,7 +38,7 @@ class Stream:
     def __init__(self, world: Table, terms: Terms, seed: int) -> None:
         self.seed = seed
         self.arms = [arm.id for arm in world.arms]
-        self.task = runner.tasks_of(seed, len(world.tasks), None)
+        self.task = runner.tasks_of(seed, world, None)
         encoder = Encoder(cap=1024).grow(task.features for task in world.tasks)
         self.contexts = np.nan_to_num([encoder.encode(world.tasks[i].features)[0] for i in self.task.tolist()])
         """Shape (n_sessions, n_columns), the intercept first."""
