@@ -3,10 +3,11 @@
 Usage is counted in millions of tokens. Its logarithm is a Bayesian linear regression on the context, pooled across
 arms (see `prior`), with the number of attempts so far as a feature: a session that one arm failed on is a longer one.
 
-    E[dollars of arm k] = P(not free) x exp(mu_k(x)) x smear_k x price index_k
+    E[dollars of arm k] = P(not free) x exp(mu_k(x) + s_k(x)^2 / 2) x smear_k x price index_k
 
-where smear_k is the arm's mean of exp(residual), shrunk to the pool's and capped (Duan 1983), and the price index is
-the mean price of one of its tokens. Because prices enter only here, a price change counts at the next decision.
+where s_k(x)^2 is the posterior variance of mu_k(x), smear_k is what the arm's attempts used over what the others led to
+expect of them, capped and shrunk to the pool's (after Duan 1983), and the price index is the mean price of one of its
+tokens. Because prices enter only here, a price change counts at the next decision.
 Where an attempt reports dollars and no tokens, the tokens that those dollars would have bought stand for them; a
 router without prices works in dollars throughout.
 
@@ -54,6 +55,8 @@ _SMEAR_WEIGHT = 20.0
 """Attempts that the pool's smear counts for in an arm's."""
 _LARGEST_RESIDUAL = 3.0
 """Residuals are capped at so many spreads when smeared, so that one monster session does not move an arm's price."""
+_MOST_LEVERAGE = 0.9
+"""A row alone on its columns says nothing of what would be expected without it."""
 LOG_USAGE_RANGE = (-20.0, 20.0)
 """Logs of usage and of seconds are held to it: half a billion of its unit. A price or report beyond any real one then
 moves what is expected of its arm, and nothing overflows."""
@@ -210,14 +213,16 @@ def fit(rows: Rows, x: Floats, prior: WeightPrior, old: UsageSums) -> CostPoster
         fitted = np.einsum("kd,kde,ke->k", mean, sums.square, mean) - 2.0 * np.sum(mean * sums.cross, axis=1)
         squares = float(np.sum(sums.total[:, 1] + fitted))
         told = _NOISE_WEIGHT * PRIOR_NOISE**2 + max(squares, 0.0)
-        noise = float(np.sqrt(told / (_NOISE_WEIGHT + sums.total[:, 0].sum())))
+        # The residuals of fitted rows are smaller than the noise by what the weights took up.
+        fitted_away = float(np.einsum("kdke,kde->", covariance, sums.square)) / noise**2
+        noise = float(np.sqrt(told / (_NOISE_WEIGHT + sums.total[:, 0].sum() - fitted_away)))
     a, b = _FREE_PRIOR
     free = (a + sums.total[:, 2]) / (a + b + sums.total[:, 0] + sums.total[:, 2])
     return CostPosterior(
         mean=mean,
         covariance=covariance,
         noise=noise,
-        smear=_smear(rows, x, mean, noise),
+        smear=_smear(rows, x, mean, covariance, noise),
         paid=np.where(sums.total[:, 2] > 0, 1.0 - free, 1.0),
     )
 
@@ -233,12 +238,43 @@ def _log(usage: Floats) -> Floats:
     return np.clip(np.log(usage), *LOG_USAGE_RANGE)
 
 
-def _smear(rows: Rows, x: Floats, mean: Floats, noise: float) -> Floats:
-    paid = np.nan_to_num(rows.usage) > 0.0
-    residual = _log(rows.usage[paid]) - np.einsum("nd,nd->n", x[paid], mean[rows.arm[paid]])
-    capped = np.exp(np.minimum(residual, _LARGEST_RESIDUAL * noise))
-    count = np.bincount(rows.arm[paid], minlength=len(mean))
-    summed = np.bincount(rows.arm[paid], weights=capped, minlength=len(mean))
+def _smear(rows: Rows, x: Floats, mean: Floats, covariance: Floats, noise: float) -> Floats:
+    """What usage came to over what was expected of it, by arm, shape (n_arms,).
+
+    What was expected of a row is what the other rows alone say of it: where a row's posterior variance is h x noise^2,
+    leaving it out multiplies its residual by 1 / (1 - h), and its variance likewise. Sums are compared, not single
+    ratios, for it is the sum of dollars that has to come out right.
+    """
+    n_arms = len(mean)
+    count, used, expected = np.zeros(n_arms), np.zeros(n_arms), np.zeros(n_arms)
+    for k in range(n_arms):
+        mine = (rows.arm == k) & (np.nan_to_num(rows.usage) > 0.0)
+        y, own = _log(rows.usage[mine]), x[mine]
+        leverage = np.minimum(np.sum((own @ covariance[k, :, k]) * own, axis=1) / noise**2, _MOST_LEVERAGE)
+        residual = (y - own @ mean[k]) / (1.0 - leverage)
+        predicted = y - residual + half_variance(leverage / (1.0 - leverage) * noise**2)
+        count[k] = len(y)
+        expected[k] = np.exp(predicted).sum()
+        used[k] = np.exp(np.minimum(y, predicted + _LARGEST_RESIDUAL * noise)).sum()
+    # In units of the arm's mean expected usage, so that each attempt counts the same whatever its arm uses.
+    typical = expected / np.maximum(count, 1.0)
+    share = np.divide(used, typical, out=np.zeros(n_arms), where=count > 0.0)
     normal = float(np.exp(noise**2 / 2.0))
-    pooled = (summed.sum() + _SMEAR_WEIGHT * normal) / (count.sum() + _SMEAR_WEIGHT)
-    return np.asarray((summed + _SMEAR_WEIGHT * pooled) / (count + _SMEAR_WEIGHT))
+    pooled = (share.sum() + _SMEAR_WEIGHT * normal) / (count.sum() + _SMEAR_WEIGHT)
+    return np.asarray((share + _SMEAR_WEIGHT * pooled) / (count + _SMEAR_WEIGHT))
+
+
+def log_usage_of(expected: float) -> float:
+    """The prior mean of the log usage at which that usage, in millions of tokens and above 0, is what is expected."""
+    spread = SPREADS["1"]
+    variance = np.array(spread.shared**2 + spread.own**2)
+    return float(np.clip(np.log(expected), *LOG_USAGE_RANGE) - half_variance(variance) - PRIOR_NOISE**2 / 2.0)
+
+
+def half_variance(variance: Floats) -> Floats:
+    """What the uncertainty of a mean log usage adds to the log of expected usage, same shape.
+
+    The mean of a log-normal is exp of it above exp of its log's mean. A variance above 1 is ignorance of the unit
+    more than of the arm, and counts no more.
+    """
+    return np.asarray(np.minimum(variance, 1.0) / 2.0)

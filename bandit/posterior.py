@@ -261,9 +261,7 @@ def _figure(arm: Arm, figure: Figure, sigma: float) -> _Told:
     log_usage = None
     if figure.cost_usd is not None:
         index = cost.price_index(arm.price) or 1.0
-        # A figure is a mean, and the mean of a log-normal is above exp of its log's mean.
-        log_mean = np.clip(np.log(max(figure.cost_usd, 1e-6) / index), *cost.LOG_USAGE_RANGE)
-        log_usage = float(log_mean) - cost.PRIOR_NOISE**2 / 2.0
+        log_usage = cost.log_usage_of(max(figure.cost_usd, 1e-6) / index)
     return _Told(figure.category, attenuation(sigma) * float(np.log(rate / (1.0 - rate))), log_usage)
 
 

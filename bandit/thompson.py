@@ -188,6 +188,7 @@ def _amounts(log: Gaussian, alpha: float, normals: Floats) -> npt.NDArray[np.flo
     drawn = np.zeros((n, k, m + 1))
     np.matmul(alpha * _spread(log.covariance), normals, out=drawn[:, :, :m])
     drawn += log.mean[:, :, None]
+    drawn[:, :, m] += cost.half_variance(np.diagonal(log.covariance, axis1=1, axis2=2))
     by_arm = np.minimum(drawn, _LARGEST_LOG, out=drawn).transpose(1, 0, 2).astype(np.float32, order="C")
     return np.exp(by_arm, out=by_arm)
 

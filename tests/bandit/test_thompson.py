@@ -187,7 +187,7 @@ def test_decided_together_or_alone_is_the_same_to_the_last_bit(learned: Posterio
             {"category": ("bug", "feature", "new")[i % 3], "size": 2.0**i},
             session_id=f"q{i}",
             offers=offers,
-            cost_cap_usd=0.5 if i % 5 == 0 else None,
+            cost_cap_usd=1.0 if i % 5 == 0 else None,
             alpha=1.0 if i % 7 == 0 else 0.6,
         )
         for i in range(40)
