@@ -323,7 +323,7 @@ def test_it_learns(story: Story) -> None:
     decisions = [fed.event.decision for fed in story.log if isinstance(fed.event, Decided)]
     last = [decision for decision in decisions if decision.attempt == 1][-1]
     means = {score.arm: score.success_mean or 0.0 for score in last.scores}
-    assert means["c"] > means["a"] + 0.1
+    assert means["d"] > means["a"] + 0.1
 
 
 def test_events_come_in_order() -> None:
