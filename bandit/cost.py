@@ -41,6 +41,8 @@ SPREADS = {
     "t": Spread(shared=0.2, own=0.08),
     "e": Spread(shared=0.2, own=0.1),
 }
+VERSION_CORRELATION = 0.4
+"""Of what is an arm's own between a version of a model and the next: their usage is less alike than their success."""
 _ATTEMPT = Spread(shared=0.4, own=0.02)
 ATTEMPT_COLUMNS = 2
 """Columns added to the context: whether this is at least the second attempt, and at least the third."""

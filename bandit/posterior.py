@@ -10,7 +10,7 @@ import numpy.typing as npt
 from bandit import cost, drift, packing, success
 from bandit.cost import CostPosterior, UsageSums
 from bandit.features import Encoder, Scaling
-from bandit.prior import Spread, WeightPrior, column_spreads
+from bandit.prior import Spread, WeightPrior, column_spreads, kinship
 from bandit.progress_model import ProgressModel
 from bandit.rows import Rows
 from bandit.session import AttemptRow, SessionChange
@@ -194,7 +194,7 @@ def _fit(
         old_usage=old_usage,
         success=success.fit(rows, x, success_prior, evidence, started),
         cost=cost.fit(rows, with_attempt, cost_prior, old_usage),
-        latency=cost.fit_latency(rows, with_attempt, _latency_prior(len(arms), encoder)) if timed else None,
+        latency=cost.fit_latency(rows, with_attempt, _latency_prior(arms, encoder)) if timed else None,
     )
 
 
@@ -224,24 +224,37 @@ def _priors(arms: Sequence[Arm], encoder: Encoder, sigma: float) -> tuple[Weight
             if told.category is not None and at is not None:
                 success_mean[k, at] = told.logit - base_logit
                 cost_mean[k, at] = told.log_usage - base_log if told.log_usage is not None else 0.0
-    # An arm without figures is taken for one like those that have them.
+    # An arm without figures is taken for one like those that have them, a new version for one like the old.
     with_figures = scale < 1.0
     if with_figures.any():
         success_mean[~with_figures, 0] = success_mean[with_figures, 0].mean()
         cost_mean[~with_figures, 0] = cost_mean[with_figures, 0].mean()
+    predecessors = _predecessors(arms)
+    for k, predecessor in enumerate(predecessors):
+        if predecessor is not None and not arms[k].figures:
+            for of_arms in (success_mean, cost_mean, scale):
+                of_arms[k] = of_arms[predecessor]
     spreads = column_spreads(encoder.columns, success.SPREADS)
     return (
-        WeightPrior.build(success_mean, spreads, scale),
-        WeightPrior.build(cost_mean, _usage_spreads(encoder), scale),
+        WeightPrior.build(success_mean, spreads, scale, kinship(predecessors, success.VERSION_CORRELATION)),
+        WeightPrior.build(cost_mean, _usage_spreads(encoder), scale, kinship(predecessors, cost.VERSION_CORRELATION)),
     )
 
 
-def _latency_prior(n_arms: int, encoder: Encoder) -> WeightPrior:
+def _latency_prior(arms: Sequence[Arm], encoder: Encoder) -> WeightPrior:
     """Of seconds: as wide as that of usage, around what is typical."""
     spreads = _usage_spreads(encoder)
-    mean = np.zeros((n_arms, len(spreads)))
+    mean = np.zeros((len(arms), len(spreads)))
     mean[:, 0] = np.log(cost.TYPICAL_SECONDS)
-    return WeightPrior.build(mean, spreads, np.ones(n_arms))
+    kin = kinship(_predecessors(arms), cost.VERSION_CORRELATION)
+    return WeightPrior.build(mean, spreads, np.ones(len(arms)), kin)
+
+
+def _predecessors(arms: Sequence[Arm]) -> list[int | None]:
+    """The position of each arm's predecessor; None where it has none among the arms before it."""
+    index = {arm.id: k for k, arm in enumerate(arms)}
+    found = [index.get(arm.predecessor) for arm in arms]
+    return [at if at is not None and at < k else None for k, at in enumerate(found)]
 
 
 def _usage_spreads(encoder: Encoder) -> list[Spread]:

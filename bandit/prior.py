@@ -1,8 +1,9 @@
 """Where learning starts: a Gaussian over every arm's weights, with what arms have in common.
 
 The weights of arm k are w_k = beta + gamma_k, a part shared by all arms and a part of its own, each independent over
-the columns with a spread that depends on the kind of column. Over the arms, the weights of one column therefore
-have covariance shared^2 11' + diag(own^2).
+the columns with a spread that depends on the kind of column. The own parts of a model's versions are correlated, so
+that a new version starts where its predecessor's posterior is, widened. Over the arms, the weights of one column
+therefore have covariance shared^2 11' + own own' * kinship, elementwise.
 """
 
 from collections.abc import Mapping, Sequence
@@ -54,6 +55,19 @@ def column_spreads(columns: Sequence[str], spreads: Spreads) -> list[Spread]:
     return [spreads[kind(column)] for column in columns]
 
 
+def kinship(predecessors: Sequence[int | None], correlation: float) -> Floats:
+    """Correlations of the arms' own parts, shape (n_arms, n_arms): `correlation` to the power of the versions between.
+
+    `predecessors` has for each arm the position of its predecessor, which stands before it. Along a tree of versions
+    this is a Gauss-Markov process, hence positive definite for a correlation below 1.
+    """
+    kin = np.eye(len(predecessors))
+    for k, predecessor in enumerate(predecessors):
+        if predecessor is not None:
+            kin[k, :k] = kin[:k, k] = correlation * kin[predecessor, :k]
+    return kin
+
+
 @dataclass(frozen=True, kw_only=True)
 class WeightPrior:
     """A Gaussian over the weights of all arms."""
@@ -64,11 +78,11 @@ class WeightPrior:
     """Shape (n_columns, n_arms, n_arms): columns are independent of each other."""
 
     @classmethod
-    def build(cls, mean: Floats, spreads: Sequence[Spread], own_scale: Floats) -> "WeightPrior":
-        """From a mean, the columns' spreads and a factor on each arm's own spread, shape (n_arms,)."""
+    def build(cls, mean: Floats, spreads: Sequence[Spread], own_scale: Floats, kinship: Floats) -> "WeightPrior":
+        """From a mean, the columns' spreads, a factor on each arm's own spread, shape (n_arms,), and `kinship`."""
         shared = np.array([s.shared for s in spreads])[:, None, None]
         own = np.array([s.own for s in spreads])[:, None] * own_scale
-        covariance = shared**2 + own[:, :, None] ** 2 * np.eye(len(own_scale))
+        covariance = shared**2 + own[:, :, None] * own[:, None, :] * kinship
         return cls(mean=mean, precision=np.asarray(np.linalg.inv(covariance), dtype=np.float64))
 
     def full_precision(self) -> Floats:

@@ -42,6 +42,8 @@ SPREADS = {
     "e": Spread(shared=0.3, own=0.15),
 }
 
+VERSION_CORRELATION = 0.75
+"""Of what is an arm's own between a version of a model and the next."""
 PRIOR_SIGMA = 2.2
 SIGMA_MOST = 5.0
 """sigma's bound, the 99th percentile of its prior. There the nodes are 6 logits apart, too coarse to tell one sigma

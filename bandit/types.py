@@ -146,6 +146,8 @@ class Arm(msgspec.Struct, frozen=True, kw_only=True):
     context_window_tokens: int | None = None
     """Longest prompt it takes; None is unknown, and no prompt is too long."""
     figures: tuple[Figure, ...] = ()
+    predecessor: str = ""
+    """The arm of which it is a newer version, put before it; empty: none."""
     retired: bool = False
 
 

@@ -104,12 +104,18 @@ class Administration:
     # --- arms ---------------------------------------------------------------------------------------------------
 
     def put_arm(self, command: PutArm) -> Move:
-        """Raises WrongOrder where the arm is retired."""
-        router = self._router(command.router)
-        there = router.configuration.arm(command.arm.id)
-        if there is not None and there.retired:
+        """Raises WrongOrder where the arm is retired, and Unknown where there is no such predecessor of a new one."""
+        router, arm = self._router(command.router), command.arm
+        there = router.configuration.arm(arm.id)
+        if there is None:
+            if arm.predecessor and router.configuration.arm(arm.predecessor) is None:
+                raise Unknown("arm.predecessor", "arm", arm.predecessor)
+        elif there.retired:
             raise WrongOrder(f"arm {there.id!r} is retired, and an id is never reused")
-        return self._changed(router, command.arm.id, ArmPut(arm=command.arm))
+        else:
+            # Where learning started is looked at when an arm is added only.
+            arm = msgspec.structs.replace(arm, predecessor=there.predecessor)
+        return self._changed(router, arm.id, ArmPut(arm=arm))
 
     def retire_arm(self, command: RetireArm) -> Move:
         """Raises Unknown, and WrongOrder where the arm is the router's baseline."""

@@ -60,6 +60,7 @@ class _Arm(keys.Strict, frozen=True, kw_only=True):
     capabilities: tuple[_Id, ...] = ()
     context_window_tokens: Annotated[int, msgspec.Meta(ge=1, le=2**53)] | None = None
     figures: tuple[_Figure, ...] = ()
+    predecessor: _Id | None = None
 
     def arm(self) -> Arm:
         priced = (self.input_usd_per_million, self.output_usd_per_million, self.cached_usd_per_million)
@@ -76,6 +77,7 @@ class _Arm(keys.Strict, frozen=True, kw_only=True):
                 Figure(category=figure.category, success_rate=figure.success_rate, cost_usd=figure.cost_usd)
                 for figure in self.figures
             ),
+            predecessor=self.predecessor or "",
         )
 
 
@@ -218,6 +220,8 @@ def _require_arms_sound(path: str, arms: Sequence[_Arm]) -> None:
     for i, arm in enumerate(arms):
         _require_once(f"{path}[{i}].endpoints", arm.endpoints)
         _require_once(f"{path}[{i}].figures", [figure.category for figure in arm.figures])
+        if arm.predecessor is not None and arm.predecessor not in [earlier.id for earlier in arms[:i]]:
+            raise InvalidInput(f"{path}[{i}].predecessor", f"no arm {arm.predecessor!r} before this one")
 
 
 def _require_once(path: str, values: Sequence[str | None]) -> None:

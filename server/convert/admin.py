@@ -81,8 +81,6 @@ class Changes(Checks):
     def put_arm(self, request: pb.PutArmRequest) -> PutArm:
         """A PutArm."""
         given = request.arm
-        if given.predecessor:
-            raise InvalidInput("arm.predecessor", "not supported by this version")
         count("arm.figures", given.figures, self._limits.list_items)
         figures = tuple(self._figure(f"arm.figures[{i}]", figure) for i, figure in enumerate(given.figures))
         _once("arm.figures", [figure.category for figure in figures])
@@ -103,6 +101,7 @@ class Changes(Checks):
                 capabilities=frozenset(self._distinct("arm.capabilities", given.capabilities)),
                 context_window_tokens=optional(given, "context_window_tokens", within(1, MAX_COUNT), "arm."),
                 figures=figures,
+                predecessor=self.id("arm.predecessor", given.predecessor),
             ),
         )
 
@@ -301,6 +300,7 @@ def arm(stands: ArmStands) -> pb.Arm:
             )
             for figure in value.figures
         ],
+        predecessor=value.predecessor,
         retired=value.retired,
         down_until=timestamp(whole.until_us) if whole is not None else None,
         down_why=whole.why if whole is not None else "",

@@ -45,7 +45,7 @@ def prior_of(mean: float = 0.0) -> WeightPrior:
     spreads = cost.column_spreads_with_attempt([Spread(shared=2.0, own=0.8), Spread(shared=0.4, own=0.2)])
     centre = np.zeros((ARMS, WIDTH))
     centre[:, 0] = mean
-    return WeightPrior.build(centre, spreads, np.ones(ARMS))
+    return WeightPrior.build(centre, spreads, np.ones(ARMS), np.eye(ARMS))
 
 
 def no_sums() -> UsageSums:
@@ -223,7 +223,10 @@ def test_expected_dollars_of_few_rows_come_out_right_on_sessions_to_come() -> No
     pools, n, columns = 300, 90, 12
     spreads = [Spread(shared=2.0, own=0.8), *[Spread(shared=0.4, own=0.2)] * columns]
     prior = WeightPrior.build(
-        np.zeros((ARMS, 1 + columns + cost.ATTEMPT_COLUMNS)), cost.column_spreads_with_attempt(spreads), np.ones(ARMS)
+        np.zeros((ARMS, 1 + columns + cost.ATTEMPT_COLUMNS)),
+        cost.column_spreads_with_attempt(spreads),
+        np.ones(ARMS),
+        np.eye(ARMS),
     )
     expected, true = np.zeros(pools), np.zeros(pools)
     for pool in range(pools):

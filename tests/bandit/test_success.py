@@ -98,7 +98,7 @@ def spreads(width: int) -> list[Spread]:
 
 
 def prior_of(n_arms: int, width: int) -> WeightPrior:
-    return WeightPrior.build(np.zeros((n_arms, width)), spreads(width), np.ones(n_arms))
+    return WeightPrior.build(np.zeros((n_arms, width)), spreads(width), np.ones(n_arms), np.eye(n_arms))
 
 
 def blank(
@@ -269,7 +269,7 @@ def test_the_mode_moves_little_with_many_nodes(sigma: float, allowed: float) -> 
 
 
 def test_without_rows_the_posterior_is_the_prior() -> None:
-    prior = WeightPrior.build(np.arange(6.0).reshape(2, 3), spreads(3), np.ones(2))
+    prior = WeightPrior.build(np.arange(6.0).reshape(2, 3), spreads(3), np.ones(2), np.eye(2))
     empty = rows_of([], np.zeros((0, 3)), np.zeros(0), np.zeros(0), np.zeros(0))
     fitted = success.fit(empty, empty.x, prior, Evidence.none(2, 3), blank(2, 3))
     assert fitted.mean == pytest.approx(prior.mean)

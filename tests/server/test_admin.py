@@ -180,6 +180,29 @@ def test_an_arm_is_put_whole_and_its_price_counts_at_the_next_decision(server):
     assert decision(server, select(server, "before", "prices"), "prices").confirmed
 
 
+def test_a_new_version_starts_as_its_predecessor(server):
+    create(server, "versions", policy="thompson")
+    old = pb.Arm(id="v1", figures=[pb.PriorFigure(success_rate=0.9)])
+    server.admin.PutArm(pb.PutArmRequest(router="versions", arm=old))
+    server.admin.PutArm(
+        pb.PutArmRequest(router="versions", arm=pb.Arm(id="x", figures=[pb.PriorFigure(success_rate=0.1)]))
+    )
+    lost = pb.PutArmRequest(router="versions", arm=pb.Arm(id="v2", predecessor="v0"))
+    refused(server.admin.PutArm, lost, NOT_FOUND, "arm.predecessor")
+    own = pb.PutArmRequest(router="versions", arm=pb.Arm(id="v2", predecessor="v2"))
+    refused(server.admin.PutArm, own, NOT_FOUND, "arm.predecessor")
+    new = pb.Arm(id="v2", predecessor="v1")
+    assert server.admin.PutArm(pb.PutArmRequest(router="versions", arm=new)).arm == new
+    choice = select(server, "s", "versions")
+    success = {score.arm: score.success_mean for score in choice.scores}
+    assert success["v2"] == pytest.approx(success["v1"], abs=0.05)
+    assert success["x"] < 0.3
+    assert decision(server, choice, "versions").confirmed
+    # Where learning started is settled when an arm is added.
+    moved = pb.PutArmRequest(router="versions", arm=pb.Arm(id="v2", predecessor="x"))
+    assert server.admin.PutArm(moved).arm == new
+
+
 def test_a_retired_arm_is_gone_for_good(server):
     create(server, "retiring", "a", "b", policy="uniform")
     server.admin.UpdateRouter(pb.UpdateRouterRequest(router="retiring", settings=pb.RouterSettings(baseline_arm="a")))

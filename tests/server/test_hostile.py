@@ -170,7 +170,7 @@ def test_values_outside_their_domain_are_named_and_not_stored(server, method, re
         (admin_pb2.Arm(id="n", prices=admin_pb2.Prices(input_usd_per_million=NAN)), "arm.prices.input_usd_per_million"),
         (admin_pb2.Arm(id="n", figures=[admin_pb2.PriorFigure(success_rate=2)]), "arm.figures[0].success_rate"),
         (admin_pb2.Arm(id="n", capabilities=[""]), "arm.capabilities"),
-        (admin_pb2.Arm(id="n", predecessor="a"), "arm.predecessor"),
+        (admin_pb2.Arm(id="n", predecessor="n" * 1000), "arm.predecessor"),
     ],
 )
 def test_arms_outside_their_domain_are_not_put(server, arm, field):
