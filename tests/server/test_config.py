@@ -151,7 +151,8 @@ def test_the_example_of_the_readme_says_what_holds_anyway_where_it_names_no_arm(
         rules=(Rule(organisation="acme", project="secret", allow=frozenset({"small-model"})),),
     )
     assert router.settings == named
-    assert [arm.id for arm in router.arms] == ["small-model", "frontier-model"]
+    assert [arm.id for arm in router.arms] == ["small-model", "frontier-model", "frontier-model-2"]
+    assert router.arms[2].predecessor == "frontier-model"
 
 
 def test_the_policy_file_of_the_readme_can_be_read():
@@ -220,6 +221,7 @@ def test_the_bundled_catalogue_is_valid():
         ("[router]\nstore_text = 1\n" + ARM, "pointsman.toml:2: router.store_text: "),
         (ARM + "endpoints = ['eu',\n 'eu']\n", "pointsman.toml:3: arms[0].endpoints: 'eu' is there twice"),
         (ARM + "figures = [{success_rate = 1}, {success_rate = 1}]\n", "pointsman.toml:3: arms[0].figures: "),
+        (ARM + 'predecessor = "later"\n[[arms]]\nid = "later"\n', "pointsman.toml:3: arms[0].predecessor: "),
         (ARM + "context_window_tokens = 0\n", "pointsman.toml:3: arms[0].context_window_tokens: "),
         (ARM + 'provider = "a\\u0000b"\n', "pointsman.toml:3: arms[0].provider: "),
         (
