@@ -109,7 +109,7 @@ def decide(vintage: Vintage, questions: Sequence[Question]) -> list[tuple[Decisi
     What one gets does not depend on what it is decided with. At least one offer of each must be eligible, except
     where giving up is an answer or an arm is pinned.
     """
-    open_questions = [q for q in questions if not q.pinned_arm and not _must_stop(vintage, q.situation)]
+    open_questions = [q for q in questions if not q.pinned_arm and not must_stop(vintage.policy, q.situation)]
     try:
         answers = iter(vintage.policy.distributions(vintage.state, [q.situation for q in open_questions]))
     except NoEligibleArm:
@@ -123,7 +123,7 @@ def decide(vintage: Vintage, questions: Sequence[Question]) -> list[tuple[Decisi
     for question in questions:
         if question.pinned_arm:
             decided.append(_draw(vintage, question, _pinned(question)))
-        elif _must_stop(vintage, question.situation):
+        elif must_stop(vintage.policy, question.situation):
             decided.append((None, 1.0))
         else:
             decided.append(_draw(vintage, question, _under_mode(question.situation, next(answers))))
@@ -135,7 +135,7 @@ def worth_usd(vintage: Vintage, question: Question) -> float | None:
 
     None where the policy does not reckon with that.
     """
-    if _must_stop(vintage, question.situation):
+    if must_stop(vintage.policy, question.situation):
         return 0.0
     try:
         return vintage.policy.distribution(vintage.state, question.situation).worth_usd
@@ -143,11 +143,12 @@ def worth_usd(vintage: Vintage, question: Question) -> float | None:
         return 0.0
 
 
-def _must_stop(vintage: Vintage, situation: Situation) -> bool:
+def must_stop(policy: AnyPolicy, situation: Situation) -> bool:
+    """Whether the session is given up without asking the policy: it never climbs, or nothing is left to climb to."""
     return situation.may_stop and (
         situation.attempts_left == 0
         or situation.mode is Mode.APPRENTICE
-        or not vintage.policy.climbs
+        or not policy.climbs
         or all(offer.bar is not None for offer in situation.offers)
     )
 

@@ -14,6 +14,7 @@ from typing import Any, NoReturn
 
 _ELSEWHERE = {
     "simulate": ("sim.cli", "add_simulate", "run policies on recorded or simulated sessions"),
+    "replay": ("sim.replay_cli", "add_replay", "how other policies would have done on a log, and whether they pass"),
     "demo": ("sim.demo", "add_demo", "a server and a fleet of simulated agents, and what was saved"),
     "status": ("server.console.cli", "add_status", "every router of a server, and whether it is learning"),
     "arms": ("server.console.arms", "add_arms", "the arms of a router, their prices and what is down"),

@@ -53,7 +53,7 @@ def add_simulate(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser
         action="append",
         help=f"may be given several times: {', '.join(policies.KNOWN)}, or a policy file, TOML",
     )
-    parser.add_argument("--value", metavar="USD", type=_above_zero, default=5.0, help="what a success is worth (5)")
+    parser.add_argument("--value", metavar="USD", type=above_zero, default=5.0, help="what a success is worth (5)")
     parser.add_argument(
         "--detect", metavar="P", type=_probability, default=1.0, help="chance that a failure is noticed (1)"
     )
@@ -118,19 +118,10 @@ def _simulate(args: argparse.Namespace) -> Result:
     routers = _routers(args.policy or ["thompson"], terms, world.arms)
     # References first: whatever they refuse should not cost the time of a run.
     hindsight = references.look_back(world.success, world.cost_usd, terms, shares(world, args.sessions))
-    _check_writable(args.json)
+    check_writable(args.json)
     if args.log is not None:
         _make_empty(args.log)
-    console = Console(stderr=True)
-    with Progress(
-        TextColumn("{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeRemainingColumn(),
-        console=console,
-        transient=True,
-        disable=not console.is_terminal,
-    ) as progress:
+    with progress_bar() as progress:
         bar = progress.add_task("runs", total=len(routers) * args.seeds)
         runs = spread.run_all(
             world,
@@ -146,6 +137,20 @@ def _simulate(args: argparse.Namespace) -> Result:
     if args.world is None:
         return result
     return msgspec.structs.replace(result, optimum=_optimum(world, synthetic.optimum(world.name, terms, args.sessions)))
+
+
+def progress_bar() -> Progress:
+    """A bar on standard error, where somebody looks."""
+    console = Console(stderr=True)
+    return Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    )
 
 
 def _world(args: argparse.Namespace) -> World:
@@ -235,8 +240,8 @@ def _make_empty(log: Path) -> None:
         raise InvalidInput("--log", f"{log} cannot be used: {error.strerror}") from error
 
 
-def _check_writable(target: str | None) -> None:
-    """A run of minutes must not end at a file that cannot be written."""
+def check_writable(target: str | None) -> None:
+    """A run of minutes must not end at a file that cannot be written. Raises InvalidInput naming `--json`."""
     if target in (None, "-"):
         return
     try:
@@ -270,7 +275,7 @@ def _checked(what: str, parse: Callable[[str], N], lowest: N, highest: N) -> Cal
     return check
 
 
-_above_zero = _checked("a number of dollars above 0", _finite, 1e-9, 1e12)
+above_zero = _checked("a number of dollars above 0", _finite, 1e-9, 1e12)
 _probability = _checked("a probability from 0 to 1", _finite, 0.0, 1.0)
 _count = _checked("a whole number from 1", int, 1, 10**9)
 _from_zero = _checked("a whole number from 0", int, 0, 10**9)

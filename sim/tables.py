@@ -12,11 +12,11 @@ from sim.result import Difference, PolicyResult, Result, Three
 def show(result: Result, console: Console) -> None:
     """Prints the tables and the sentence."""
     ladder = result.references.best_fixed_ladder
-    policies = _table(
+    policies = table(
         f"Policies on {result.tasks} tasks, a success worth ${result.value:g}",
         ("policy", "success", "$ each", "utility", "of ladder", "2nd half", "escalated"),
     )
-    gaps = _table(
+    gaps = table(
         "Utility minus the reference's, and 95 % interval",
         ("policy", "best ladder", escape(f"always {_single(result)}")),
     )
@@ -30,7 +30,7 @@ def show(result: Result, console: Console) -> None:
         )
         paired = result.paired[policy.name]
         gaps.add_row(escape(policy.name), _gap(paired["best_fixed_ladder"]), _gap(paired["best_single"]))
-    references = _table(
+    references = table(
         "References, in hindsight on these tasks", ("reference", "success", "$ each", "utility", "of ladder")
     )
     named: list[tuple[str, Three]] = [
@@ -40,10 +40,10 @@ def show(result: Result, console: Console) -> None:
     ]
     for name, three in named:
         references.add_row(escape(name), *_cells(three), _share(three, ladder))
-    for table in (policies, gaps, references):
-        console.print(table, "")
+    for each in (policies, gaps, references):
+        console.print(each, "")
     if (optimum := result.optimum) is not None:
-        _say(
+        say(
             console,
             f"Over all tasks this world may make, the best arm is {optimum.best_single} "
             f"({optimum.best_single_utility:.3f} a session), the best fixed ladder {optimum.best_fixed_ladder} "
@@ -51,25 +51,26 @@ def show(result: Result, console: Console) -> None:
             f"{optimum.best_policy_utility:.3f}.",
         )
         for phase in optimum.phases:
-            _say(
+            say(
                 console,
                 f"From session {phase.first_session} on the best arm is {phase.best_single} "
                 f"({phase.best_single_utility:.3f}), the best fixed ladder {phase.best_fixed_ladder} "
                 f"({phase.best_fixed_ladder_utility:.3f}), the best policy's {phase.best_policy_utility:.3f}.",
             )
-    _say(console, sentence(result))
+    say(console, sentence(result))
 
 
-def _table(title: str, headings: Sequence[str]) -> Table:
+def table(title: str, headings: Sequence[str]) -> Table:
     """A table whose first column is a name, which may be long, and whose others are numbers."""
     table = Table(title=title, title_justify="left", box=None, padding=(0, 2, 0, 0), pad_edge=False)
-    table.add_column(headings[0], overflow="fold")
+    table.add_column(headings[0], overflow="fold", min_width=16)
     for heading in headings[1:]:
         table.add_column(heading, justify="right", no_wrap=True)
     return table
 
 
-def _say(console: Console, text: str) -> None:
+def say(console: Console, text: str) -> None:
+    """Prints a sentence, whatever is in it."""
     console.print(text, markup=False, highlight=False)
 
 

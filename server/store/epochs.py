@@ -1,8 +1,6 @@
 """Published epochs: immutable files, one per epoch, any of which can be recomputed from the log.
 
-`epochs/<router>/<policy version>/<number>.epoch`, names percent-encoded. A file is a header (magic, seq, digest)
-and the blob; the digest covers router, policy version, number, seq and blob, so that a file in the wrong place is
-as bad as a damaged one.
+`epochs/<router>/<policy version>/<number>.epoch`, names percent-encoded; `bandit.epoch_file` says what is in them.
 """
 
 import logging
@@ -12,12 +10,11 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import quote, unquote
 
+from bandit import epoch_file
+from bandit.epoch_file import EpochId
 from server.store.errors import StoreConflict
 from server.store.files import fsync_directory, make_directory, replace_file
 
-_MAGIC = b"pm-epoc1"
-_DIGEST_BYTES = 32
-_HEADER = struct.Struct(f"<8sQ{_DIGEST_BYTES}s")
 _SUFFIX = ".epoch"
 _STAMP = "stamp"
 _LONGEST_NAME = 200
@@ -61,8 +58,8 @@ class EpochFiles:
         deleted = 0
         for path in sorted(self._root.glob(f"*/*/*{_SUFFIX}")):
             with path.open("rb") as file:
-                header = file.read(_HEADER.size)
-            if len(header) < _HEADER.size or _HEADER.unpack(header)[1] > after_seq:
+                seq = epoch_file.seq_of(file.read(epoch_file.HEADER_BYTES))
+            if seq is None or seq > after_seq:
                 path.unlink()
                 deleted += 1
         return deleted
@@ -82,8 +79,7 @@ class EpochFiles:
             return
         path = self._path(router, version, number)
         make_directory(path.parent)
-        digest = _digest(router, version, Epoch(number, seq, blob))
-        replace_file(path, _HEADER.pack(_MAGIC, seq, digest) + blob)
+        replace_file(path, epoch_file.pack(EpochId(router, version, number), seq, blob))
 
     def load(self, router: str, version: str, number: int) -> tuple[int, bytes] | None:
         """(seq, blob), or None where there is no such epoch; a damaged one is logged and counts as none."""
@@ -92,13 +88,10 @@ class EpochFiles:
             content = path.read_bytes()
         except FileNotFoundError:
             return None
-        if len(content) >= _HEADER.size:
-            magic, seq, digest = _HEADER.unpack_from(content)
-            blob = content[_HEADER.size :]
-            if magic == _MAGIC and digest == _digest(router, version, Epoch(number, seq, blob)):
-                return seq, blob
-        _log.warning("epoch file %s is damaged and will be recomputed", path)
-        return None
+        found = epoch_file.unpack(EpochId(router, version, number), content)
+        if found is None:
+            _log.warning("epoch file %s is damaged and will be recomputed", path)
+        return found
 
     def latest(self, router: str, version: str, upto_seq: int) -> Epoch | None:
         """The newest whole epoch that folds no event after `upto_seq`."""
@@ -162,12 +155,3 @@ def _encoded(name: str) -> str:
         encoded = f"{encoded[:_LONGEST_NAME]}+{blake2b(name.encode(), digest_size=16).hexdigest()}"
     # "." and ".." are directories of another meaning; a leading dot would hide the rest.
     return "%2E" + encoded[1:] if encoded.startswith(".") else encoded
-
-
-def _digest(router: str, version: str, epoch: Epoch) -> bytes:
-    names = router.encode(), version.encode()
-    hasher = blake2b(digest_size=_DIGEST_BYTES, person=b"pm epoch")
-    hasher.update(struct.pack("<IIQQ", len(names[0]), len(names[1]), epoch.number, epoch.seq))
-    for part in (*names, epoch.blob):
-        hasher.update(part)
-    return hasher.digest()

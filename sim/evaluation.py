@@ -1,0 +1,432 @@
+"""Off-policy evaluation of one candidate on a log: estimates, their errors, and whether the log can be trusted.
+
+One pass, in the order of the log. What a session contributes is a row of numbers; estimates are functions of the
+rows' means, so nothing is kept but sums. Everything that a session's row leans on, the model and the session's
+weight among the others, was settled by sessions before it.
+"""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import special
+
+from bandit import estimators, intervals
+from bandit.estimators import Estimate, Moments, Trajectories
+from bandit.intervals import Interval
+from sim.candidates import Candidate
+from sim.logged import Bools, Ints, Logged, Piece
+from sim.nuisances import COST, SUCCESS, Nuisances, View
+from sim.world import Floats
+
+_FIRST_BLOCK, _GROWTH = 32, 1.35
+"""Sessions of the first block, and how the log grows from one refit to the next."""
+_SWITCHES = (2.0, 5.0, 20.0, 100.0)
+_STRENGTHS = (1.0, 10.0, 100.0, 1000.0)
+_TUNED_AT = 2_000
+"""Sessions at which the anytime intervals are narrowest."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Metrics:
+    """Success, dollars and utility of a session, as functions of the same means."""
+
+    success: Estimate
+    cost: Estimate
+    utility: Estimate
+
+    @classmethod
+    def of(cls, success: Estimate, cost: Estimate, value_usd: float) -> "Metrics":
+        """With utility = value x success - dollars."""
+        return cls(success=success, cost=cost, utility=success.times(value_usd) - cost)
+
+    def __sub__(self, other: "Metrics") -> "Metrics":
+        return Metrics(
+            success=self.success - other.success, cost=self.cost - other.cost, utility=self.utility - other.utility
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trust:
+    """What a log is worth for a candidate."""
+
+    sessions: int
+    decisions: int
+    effective_sample_size: float
+    """Kish's, of the sessions' weights."""
+    mean_weight: float
+    """Expected to be 1 where the log supports all that the candidate does."""
+    mean_weight_z: float
+    """By how many standard errors it is not."""
+    max_weight: float
+    min_propensity: float
+    """The least propensity of an action that was taken."""
+    unsupported_decisions: int
+    """Decisions at which the candidate might take what the log never would have."""
+    missing_rewards: int
+    """Sessions whose success was never told."""
+    lottery_p: float
+    """Chance of arms so different from their propensities, by chi-square; tiny: the propensities are not true."""
+
+
+class Evaluation:
+    """What was found about a candidate. Estimates are made on demand, with the errors of all together."""
+
+    def __init__(self, rows: "_Rows", moments: Moments, trust: Trust, value_usd: float) -> None:
+        self.trust = trust
+        self._rows = rows
+        self._moments = moments
+        self._value_usd = value_usd
+        self._mean = moments.mean
+        self.candidate = self._weighted("")
+        """Doubly robust."""
+        self.baseline = self._weighted("baseline ") if rows.has("baseline h") else self._plain("logged")
+        """What it is compared with, on the same sessions."""
+
+    def others(self) -> dict[str, Metrics]:
+        """The other estimators, for comparison."""
+        steps = range(self._rows.steps)
+        return {
+            "ips": self._plain("ips"),
+            "snips": self._metrics(
+                *(
+                    estimators.sum_of_ratios(
+                        self._mean, [(self._rows.at(f"W{t} r{metric}"), self._rows.at(f"W{t}")) for t in steps]
+                    )
+                    for metric in (SUCCESS, COST)
+                )
+            ),
+            "dm": self._plain("dm"),
+            "switch-dr": self._best([self._plain(f"switch {at:g}") for at in _SWITCHES]),
+            "dr-shrinkage": self._best([self._plain(f"shrink {at:g}") for at in _STRENGTHS]),
+        }
+
+    def if_missing(self, success: float) -> Metrics:
+        """The candidate if all successes that were never told had been 0, or 1."""
+        name = "none" if success == 0.0 else "all"
+        return self._metrics(
+            estimators.ratio(self._mean, self._rows.at(f"h dr {name}"), self._rows.at("h")), self.candidate.cost
+        )
+
+    def level(self, metric: str) -> Interval:
+        """95 % for the candidate's success, cost or utility, for this log as it is."""
+        return self._interval(getattr(self.candidate, metric), metric, candidate=1.0, baseline=0.0)
+
+    def baseline_level(self, metric: str) -> Interval:
+        """The same of the baseline."""
+        return self._interval(getattr(self.baseline, metric), metric, candidate=0.0, baseline=1.0)
+
+    def difference(self, metric: str, factor: float = 1.0) -> Interval:
+        """The same of the candidate's less `factor` times the baseline's."""
+        gap = getattr(self.candidate, metric) - getattr(self.baseline, metric).times(factor)
+        return self._interval(gap, metric, candidate=1.0, baseline=factor)
+
+    def plain(self, estimate: Estimate) -> Interval:
+        """The same of another estimator's, by the sessions' own spread alone."""
+        return intervals.student(estimate.value, math.sqrt(self._moments.variance(estimate.gradient)), self._freedom())
+
+    def anytime(self, interval: Interval) -> Interval:
+        """The interval for a log that is looked at again and again as it grows."""
+        n = np.array([float(self._moments.count)])
+        once = intervals.student(0.0, 1.0, self._freedom())
+        deviation = (interval.high - interval.estimate) / once.high * np.sqrt(n)
+        low, high = intervals.asymptotic_sequence(
+            n, np.array([interval.estimate]), deviation, rho=intervals.best_tuned_at(_TUNED_AT)
+        )
+        return Interval(interval.estimate, float(low[0]), float(high[0]))
+
+    def _interval(self, estimate: Estimate, metric: str, *, candidate: float, baseline: float) -> Interval:
+        """By the sessions' own spread, and what weighting by these propensities is bound to add to it: errors that come
+        seldom and weigh much are not in the log until they come."""
+        variance = self._moments.variance(estimate.gradient) + candidate**2 * self._unseen("", metric)
+        if self._rows.has("baseline h"):
+            variance += baseline**2 * self._unseen("baseline ", metric)
+        freedom = self._freedom() if candidate or self._rows.has("baseline h") else float(self._moments.count)
+        return intervals.student(estimate.value, math.sqrt(variance), freedom)
+
+    def _freedom(self) -> float:
+        return max(1.0, self.trust.effective_sample_size)
+
+    def _unseen(self, who: str, metric: str) -> float:
+        """By how much the variance of a side's estimate, foretold from propensities and squared errors, exceeds the one
+        found."""
+        v = self._value_usd
+        combined = {"success": (1.0, 0.0, 0.0), "cost": (0.0, 1.0, 0.0), "utility": (v * v, 1.0, -2.0 * v)}[metric]
+        mean, rows = self._mean, self._rows
+        h = float(mean[rows.at(f"{who}h")])
+        if h <= 0.0:
+            return 0.0
+        added = sum(c * float(mean[rows.at(f"{who}h2 spread{j}")]) for j, c in enumerate(combined))
+        of_model = self._moments.variance(getattr(self._plain(f"{who}dm"), metric).gradient)
+        foretold = max(0.0, added) / (h * h * self._moments.count) + of_model
+        return max(0.0, foretold - self._moments.variance(getattr(self._weighted(who), metric).gradient))
+
+    def _weighted(self, who: str) -> Metrics:
+        return self._metrics(
+            *(
+                estimators.ratio(self._mean, self._rows.at(f"{who}h dr{metric}"), self._rows.at(f"{who}h"))
+                for metric in (SUCCESS, COST)
+            )
+        )
+
+    def _plain(self, name: str) -> Metrics:
+        return self._metrics(
+            *(
+                estimators.ratio(self._mean, self._rows.at(f"{name}{metric}"), self._rows.at("one"))
+                for metric in (SUCCESS, COST)
+            )
+        )
+
+    def _metrics(self, success: Estimate, cost: Estimate) -> Metrics:
+        return Metrics.of(success, cost, self._value_usd)
+
+    def _best(self, choices: Sequence[Metrics]) -> Metrics:
+        """The one of least squared error in utility: its variance, and its bias as far as the doubly robust estimate
+        shows one."""
+
+        def squared_error(choice: Metrics) -> float:
+            gap = choice.utility - self.candidate.utility
+            bias = max(0.0, gap.value**2 - self._moments.variance(gap.gradient))
+            return self._moments.variance(choice.utility.gradient) + bias
+
+        return min(choices, key=squared_error)
+
+
+def evaluate(
+    log: Logged,
+    candidate: Candidate,
+    *,
+    value_usd: float,
+    baseline: Candidate | None = None,
+    on_sessions: Callable[[int], None] = lambda _n: None,
+) -> Evaluation:
+    """Scores a candidate on the sessions from `candidate.begins` on (and from the baseline's); without a baseline it is
+    compared with what was logged. `on_sessions` is told of sessions that are done."""
+    rows = _Rows(log.longest, with_baseline=baseline is not None)
+    begins = max(candidate.begins, baseline.begins if baseline is not None else 0)
+    moments, tally = Moments(rows.width), _Tally(len(log.arms) + 1)
+    sides = [_Side(log, candidate, value_usd)] + ([_Side(log, baseline, value_usd)] if baseline is not None else [])
+    cuts = _cuts(log.sessions)
+    for piece in log.pieces([begins, *cuts]):
+        refit = piece.first + len(piece.action) in cuts
+        seen = [side.look(piece, refit=refit) for side in sides]
+        if piece.first >= begins:
+            # Where a session begins with what its user had pinned there was nothing to decide.
+            free = ~piece.pinned[:, 0]
+            moments.add(rows.of(piece, *seen)[free])
+            tally.add(piece, seen[0], free)
+        on_sessions(len(piece.action))
+    if not moments.count:
+        # All rows are 0 then, and so are the estimates.
+        moments.add(np.zeros((1, rows.width)))
+    return Evaluation(rows, moments, tally.trust(), value_usd)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Seen:
+    """One side's view of a piece."""
+
+    targets: Floats
+    view: View
+    trajectories: Trajectories
+    weight: float
+    """Of each session among the others, h."""
+
+
+class _Side:
+    """A policy, and the model that its estimate leans on."""
+
+    def __init__(self, log: Logged, candidate: Candidate, value_usd: float) -> None:
+        self._candidate = candidate
+        self._nuisances = Nuisances(len(log.arms), log.longest)
+        self._value_usd = value_usd
+
+    def look(self, piece: Piece, *, refit: bool) -> _Seen:
+        targets = self._candidate.targets(piece)
+        # A pinned arm is taken whatever the policy.
+        targets = np.where(piece.pinned[:, :, None], piece.propensities, targets)
+        view = self._nuisances.view(piece, targets)
+        seen = _Seen(
+            targets=targets, view=view, trajectories=_trajectories(piece, targets, view), weight=self._weight(view)
+        )
+        self._nuisances.learn(piece, targets, view, refit=refit)
+        return seen
+
+    def _weight(self, view: View) -> float:
+        """One over the foretold standard deviation of a session's estimate: sessions of a time when the log hardly
+        did what the candidate does count less. Hadad, Hirshberg, Zhan, Wager and Athey (2021), Confidence intervals for
+        policy evaluation in adaptive experiments, PNAS 118(15); variance-stabilising weights, by block."""
+        success, cost, both = view.spread.mean(axis=0).tolist()
+        v = self._value_usd
+        return float(1.0 / math.sqrt(max(v * v * success + cost - 2.0 * v * both, 1e-12)))
+
+
+def _trajectories(piece: Piece, targets: Floats, view: View) -> Trajectories:
+    """What the estimators are given.
+
+    Where the target gives up and the log never would have, nothing need be seen of it: giving up costs nothing and
+    leaves the last attempt's outcome as it is. So that share of the target's is settled at once, by what is known of
+    alarms, instead of being unsupported.
+    """
+    action = np.maximum(piece.action, 0)[:, :, None]
+    target = np.take_along_axis(targets, action, axis=2)[:, :, 0]
+    logged = np.take_along_axis(piece.propensities, action, axis=2)[:, :, 0]
+    # A chance of 0 that was taken all the same is a defect of the log; it shows in its diagnostics.
+    ratio = np.where(piece.there, target / np.maximum(logged, 1e-9), 1.0)
+    settled = np.where(piece.propensities[:, :, -1] > 0.0, 0.0, targets[:, :, -1])
+    return Trajectories(
+        ratio=ratio,
+        reward=view.reward,
+        taken=view.taken,
+        expected=view.expected,
+        settled=settled,
+        settled_reward=settled[:, :, None] * view.values[:, :, -1],
+    )
+
+
+def _cuts(sessions: int) -> set[int]:
+    cuts, at = set(), float(_FIRST_BLOCK)
+    while at < sessions:
+        cuts.add(int(at))
+        at *= _GROWTH
+    return cuts
+
+
+class _Rows:
+    """What a session contributes, as columns with names."""
+
+    def __init__(self, steps: int, *, with_baseline: bool) -> None:
+        both = (SUCCESS, COST)
+        names = ["one", "h dr none", "h dr all"]
+        for plain in (
+            "ips",
+            "logged",
+            *(f"switch {x:g}" for x in _SWITCHES),
+            *(f"shrink {x:g}" for x in _STRENGTHS),
+        ):
+            names += [f"{plain}{m}" for m in both]
+        for t in range(steps):
+            names += [f"W{t}", *(f"W{t} r{m}" for m in both)]
+        for who in ("", "baseline ") if with_baseline else ("",):
+            names += [f"{who}h", *(f"{who}{name}{m}" for name in ("h dr", "dm") for m in both)]
+            names += [f"{who}h2 spread{j}" for j in range(3)]
+        self.steps = steps
+        self.width = len(names)
+        self._at = {name: i for i, name in enumerate(names)}
+
+    def at(self, name: str) -> int:
+        """Position of a column."""
+        return self._at[name]
+
+    def has(self, name: str) -> bool:
+        """Whether there is such a column."""
+        return name in self._at
+
+    def of(self, piece: Piece, candidate: _Seen, baseline: _Seen | None = None) -> Floats:
+        """The rows of a piece, shape (n_sessions, width)."""
+        rows = np.zeros((len(piece.action), self.width))
+
+        def put(name: str, values: Floats | float) -> None:
+            if isinstance(values, float) or values.ndim == 1:
+                rows[:, self._at[name]] = values
+            else:
+                for metric in (SUCCESS, COST):
+                    rows[:, self._at[f"{name}{metric}"]] = values[:, metric]
+
+        t = candidate.trajectories
+        put("one", 1.0)
+        put("ips", estimators.inverse_propensity(t))
+        put("logged", candidate.view.reward.sum(axis=1))
+        for largest in _SWITCHES:
+            put(f"switch {largest:g}", estimators.switch(t, largest))
+        for strength in _STRENGTHS:
+            put(f"shrink {strength:g}", estimators.shrinkage(t, strength))
+        weights, mass, weighted = t.weights(), t.mass(), t.weighted_rewards()
+        for step in range(self.steps):
+            put(f"W{step}", mass[:, min(step, mass.shape[1] - 1)])
+            if step < mass.shape[1]:
+                put(f"W{step} r", weighted[:, step])
+        for who, side in (("", candidate), ("baseline ", baseline)):
+            if side is not None:
+                put(f"{who}h", side.weight)
+                put(f"{who}h dr", side.weight * estimators.doubly_robust(side.trajectories))
+                put(f"{who}dm", estimators.direct(side.trajectories))
+                for j in range(3):
+                    put(f"{who}h2 spread{j}", side.weight**2 * side.view.spread[:, j])
+        # With every success that was not told taken for 0, and for 1: the estimate is linear in it.
+        here, last = np.arange(len(piece.action)), piece.last
+        missing = np.isnan(piece.success)
+        shift = weights[here, last] * (np.nan_to_num(piece.success) - t.reward[here, last, SUCCESS])
+        none = estimators.doubly_robust(t)[:, SUCCESS] + shift
+        put("h dr none", candidate.weight * none)
+        put("h dr all", candidate.weight * (none + weights[here, last] * missing))
+        return rows
+
+
+class _Tally:
+    """Counts that tell what the log is worth."""
+
+    def __init__(self, n_actions: int) -> None:
+        self._sessions = self._decisions = self._unsupported = self._missing = 0
+        self._weight = self._square = self._largest = 0.0
+        self._least = 1.0
+        self._gap = np.zeros(n_actions)
+        self._covariance = np.zeros((n_actions, n_actions))
+
+    def add(self, piece: Piece, seen: "_Seen", free: Bools) -> None:
+        """Takes in a piece; `free` are the sessions that count."""
+        there = piece.there & free[:, None]
+        drawn = there & ~piece.pinned
+        p, action = piece.propensities[drawn], piece.action[drawn]
+        final = seen.trajectories.mass()[free, -1]
+        self._sessions += int(free.sum())
+        self._decisions += int((there & (piece.action < piece.open_arms.shape[2])).sum())
+        # Where the target would never have come, it need not be supported.
+        wanted = (seen.targets[drawn] > 1e-12) & (seen.trajectories.reached()[drawn] > 0.0)[:, None]
+        self._unsupported += int((wanted & (p <= 0.0))[:, :-1].any(axis=1).sum())
+        self._missing += int(np.isnan(piece.success[free]).sum())
+        self._weight += float(final.sum())
+        self._square += float(np.square(final).sum())
+        self._largest = max(self._largest, float(final.max(initial=0.0)))
+        self._least = min(self._least, float(p[np.arange(len(p)), action].min(initial=1.0)))
+        self._compare(p, action, piece.may_stop[drawn])
+
+    def _compare(self, p: Floats, action: Ints, may_stop: Bools) -> None:
+        """Actions against their propensities, as two lotteries: whether to give up, and where not, which arm."""
+        giving_up = p.shape[1] - 1
+        stop = p[may_stop, giving_up]
+        self._gap[giving_up] += float((action == giving_up).sum() - stop.sum())
+        self._covariance[giving_up, giving_up] += float((stop * (1.0 - stop)).sum())
+        arms = p[action != giving_up, :giving_up]
+        arms = arms / arms.sum(axis=1, keepdims=True)
+        self._gap[:giving_up] += np.bincount(action[action != giving_up], minlength=giving_up) - arms.sum(axis=0)
+        self._covariance[:giving_up, :giving_up] += np.diag(arms.sum(axis=0)) - arms.T @ arms
+
+    def trust(self) -> Trust:
+        """All of it."""
+        n = max(1, self._sessions)
+        mean = self._weight / n
+        variance = max(0.0, self._square / n - mean**2) / n
+        return Trust(
+            sessions=self._sessions,
+            decisions=self._decisions,
+            effective_sample_size=self._weight**2 / self._square if self._square > 0.0 else 0.0,
+            mean_weight=mean,
+            mean_weight_z=(mean - 1.0) / math.sqrt(variance) if variance > 0.0 else 0.0,
+            max_weight=self._largest,
+            min_propensity=self._least,
+            unsupported_decisions=self._unsupported,
+            missing_rewards=self._missing,
+            lottery_p=self._lottery_p(),
+        )
+
+    def _lottery_p(self) -> float:
+        """Chi-square of how often each action was taken against its propensities: d' C^+ d, with C the covariance of
+        counts d of independent lotteries."""
+        values, vectors = np.linalg.eigh(self._covariance)
+        real = values > 1e-9 * max(float(values.max(initial=0.0)), 1e-9)
+        if not real.any():
+            return 1.0
+        statistic = float((np.square(vectors[:, real].T @ self._gap) / values[real]).sum())
+        return float(special.chdtrc(int(real.sum()), statistic))
