@@ -115,12 +115,6 @@ def _corrected(t: Trajectories, weights: Floats) -> Floats:
     return np.asarray(t.expected[:, 0] + np.einsum("it,itm->im", weights, t.errors()))
 
 
-def effective_sample_size(weights: Floats) -> float:
-    """(sum of w)^2 / sum of w^2 (Kish 1965); 0 where all are 0. `weights` (n_sessions,), >= 0."""
-    total = float(np.square(weights).sum())
-    return float(weights.sum()) ** 2 / total if total > 0.0 else 0.0
-
-
 class Moments:
     """Sums and products of what sessions bring, for means, their ratios and the errors of these: O(1) in sessions.
 

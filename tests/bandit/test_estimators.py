@@ -123,7 +123,6 @@ def test_single_decisions_are_as_in_the_papers() -> None:
     moments = Moments(2)
     moments.add(np.stack((weights * reward, weights), axis=1))
     assert estimators.ratio(moments.mean, 0, 1).value == pytest.approx((weights @ reward) / weights.sum(), rel=1e-12)
-    assert estimators.effective_sample_size(weights) == pytest.approx(weights.sum() ** 2 / (weights @ weights))
 
 
 def test_what_is_settled_needs_no_support() -> None:
@@ -169,7 +168,6 @@ def test_errors_of_ratios_are_those_of_the_jackknife() -> None:
 
 def test_nothing_over_nothing_is_nothing() -> None:
     assert estimators.ratio(np.zeros(2), 0, 1).value == 0.0
-    assert estimators.effective_sample_size(np.zeros(3)) == 0.0
     moments = Moments(1)
     moments.add(np.ones((1, 1)))
     assert moments.variance(np.ones(1)) == 0.0
