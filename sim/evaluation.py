@@ -285,6 +285,15 @@ def _trajectories(piece: Piece, targets: Floats, view: View) -> Trajectories:
     )
 
 
+def _foretold_square(piece: Piece, seen: "_Seen") -> Floats:
+    """The variance of a session's weight given what was known before each of its lotteries, shape (n_sessions,)."""
+    p, targets = piece.propensities, seen.targets
+    with np.errstate(divide="ignore", invalid="ignore"):
+        square = np.where(p > 0.0, targets**2 / p, 0.0).sum(axis=2)
+    mean = np.where(p > 0.0, targets, 0.0).sum(axis=2)
+    return np.asarray((seen.trajectories.reached() ** 2 * np.where(piece.there, square - mean**2, 0.0)).sum(axis=1))
+
+
 def _cuts(sessions: int) -> set[int]:
     cuts, at = set(), float(_FIRST_BLOCK)
     while at < sessions:
@@ -369,7 +378,7 @@ class _Tally:
 
     def __init__(self, n_actions: int) -> None:
         self._sessions = self._decisions = self._unsupported = self._missing = 0
-        self._weight = self._square = self._largest = 0.0
+        self._weight = self._square = self._largest = self._foretold = 0.0
         self._least = 1.0
         self._gap = np.zeros(n_actions)
         self._covariance = np.zeros((n_actions, n_actions))
@@ -386,6 +395,7 @@ class _Tally:
         wanted = (seen.targets[drawn] > 1e-12) & (seen.trajectories.reached()[drawn] > 0.0)[:, None]
         self._unsupported += int((wanted & (p <= 0.0))[:, :-1].any(axis=1).sum())
         self._missing += int(np.isnan(piece.success[free]).sum())
+        self._foretold += _foretold_square(piece, seen)[free].sum()
         self._weight += float(final.sum())
         self._square += float(np.square(final).sum())
         self._largest = max(self._largest, float(final.max(initial=0.0)))
@@ -407,7 +417,8 @@ class _Tally:
         """All of it."""
         n = max(1, self._sessions)
         mean = self._weight / n
-        variance = max(0.0, self._square / n - mean**2) / n
+        # Weights that come seldom are not in the log until they come: their variance is also foretold.
+        variance = max(self._square / n - mean**2, self._foretold / n) / n
         return Trust(
             sessions=self._sessions,
             decisions=self._decisions,
