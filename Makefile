@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 export OPENBLAS_NUM_THREADS ?= 1
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test lint format proto bench targets peers clean
+.PHONY: demo test lint format proto bench targets coverage peers clean
 
 .venv/ready: pyproject.toml requirements.lock
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Pointsman needs Python 3.11 or newer: make PYTHON=python3.12")'
@@ -40,6 +40,9 @@ bench: .venv/ready  ## ratios measured side by side, appended to tests/benchmark
 
 targets: .venv/ready  ## what is aimed at on measured outcomes, each cell run again: make targets ARGS='--quick --data DIR'
 	$(BIN)/python -m tests.benchmarks.targets $(ARGS)
+
+coverage: .venv/ready  ## whether replay's intervals hold the truth on logs whose truth is known
+	$(BIN)/python -m tests.benchmarks.coverage $(ARGS)
 
 # In an environment of their own: what they bring along is nothing that the project needs.
 .venv-bench/ready: pyproject.toml requirements.lock

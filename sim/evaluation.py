@@ -20,7 +20,7 @@ from sim.logged import Bools, Ints, Logged, Piece
 from sim.nuisances import COST, SUCCESS, Nuisances, View
 from sim.world import Floats
 
-_FIRST_BLOCK, _GROWTH = 32, 1.35
+_FIRST_BLOCK, _GROWTH = 32, 1.5
 """Sessions of the first block, and how the log grows from one refit to the next."""
 _SWITCHES = (2.0, 5.0, 20.0, 100.0)
 _STRENGTHS = (1.0, 10.0, 100.0, 1000.0)

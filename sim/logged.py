@@ -6,7 +6,6 @@ beside; from there they are read in pieces, as rectangular arrays. What counts o
 """
 
 import itertools
-import re
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager
@@ -22,14 +21,13 @@ import numpy.typing as npt
 from bandit import record
 from bandit.errors import InvalidInput
 from bandit.events import Event, RouterPut
-from bandit.types import EscalationReason, Features, Offer, Price, RouterSettings, SelectReason, Usage
-from sim import duck
+from bandit.types import Features, Offer, Price, RouterSettings, Usage
+from sim import duck, log_sql
 from sim.world import Floats
 
 Bools = npt.NDArray[np.bool_]
 Ints = npt.NDArray[np.int64]
 
-_ALARMS = ", ".join(duck.quoted(reason) for reason in EscalationReason if reason.is_alarm)
 _MEMORY_MB = 900
 _NUMBERS_IN_MEMORY = 4_000_000
 """Propensities of one piece."""
@@ -121,7 +119,7 @@ class Log(AbstractContextManager["Log"]):
         self._folder = tempfile.TemporaryDirectory(prefix="pointsman-")
         try:
             self._duck = duck.connect_out_of_core(Path(self._folder.name), threads=threads, memory_mb=_MEMORY_MB)
-            self._duck.execute(_view(root))
+            self._duck.execute(log_sql.view(root))
             self._check_columns(root)
             self.router = self._one_router(router)
             self._duck.execute(f"CREATE VIEW events AS SELECT * FROM every WHERE router = {duck.quoted(self.router)}")
@@ -156,14 +154,15 @@ class Log(AbstractContextManager["Log"]):
         return named or (there[0] if there else "")
 
     def _read(self) -> None:
-        lists = [tuple(arms) for (arms,) in self._duck.execute(_ARM_LISTS).fetchall()]
+        lists = [tuple(arms) for (arms,) in self._duck.execute(log_sql.ARM_LISTS).fetchall()]
         self.arms = tuple(dict.fromkeys(str(arm) for arms in lists for arm in arms))
         if not self.arms:
             raise InvalidInput("--events", "there are no decisions")
         if len(self.arms) > _MOST_ARMS:
             raise InvalidInput("--events", f"{len(self.arms)} arms were offered, more than {_MOST_ARMS}")
         self._steps = Path(self._folder.name) / "steps.parquet"
-        self._duck.execute(_steps(self.arms, one_list=len(lists) == 1, target=self._steps))
+        for statement in log_sql.steps(self.arms, one_list=len(lists) == 1, target=self._steps):
+            self._duck.execute(statement)
         self.events = int(self._duck.execute("SELECT count(*) FROM events").fetchall()[0][0])
         self.settings = self._settings()
         """What the router was set to last."""
@@ -282,7 +281,7 @@ class Log(AbstractContextManager["Log"]):
         """Dollars as told, or from the tokens at the prices of the decision."""
         cost = np.array(rows["cost_usd"], float)
         for row in np.flatnonzero(np.isnan(cost) & ~np.isnan(rows["input_tokens"])):
-            tokens = {name: float(np.nan_to_num(rows[name][row])) for name in _TOKENS}
+            tokens = {name: float(np.nan_to_num(rows[name][row])) for name in log_sql.TOKENS}
             price = self._price(rows["priced"][row], self.arms[rows["arm"][row]])
             if price is not None:
                 cost[row] = price.dollars(Usage(**tokens))
@@ -356,117 +355,3 @@ def _plain(values: Any) -> Any:
 
 def _first_line(error: Exception) -> str:
     return str(error).splitlines()[0] if str(error) else type(error).__name__
-
-
-# --- SQL ---------------------------------------------------------------------------------------------------------
-
-_TOKENS = ("input_tokens", "output_tokens", "cached_tokens")
-_ARM_LISTS = "SELECT arms FROM events WHERE kind = 'decided' GROUP BY arms ORDER BY min(seq)"
-
-
-def _view(root: Path) -> str:
-    """A view of all rows, with `log` telling one log's from another's."""
-    files = sorted(root.rglob("*.parquet")) if root.is_dir() else [root] if root.is_file() else []
-    if not files:
-        raise InvalidInput("--events", f"{root} holds no Parquet files")
-    of_log: dict[Path, list[Path]] = {}
-    for file in files:
-        day = re.fullmatch(r"day=.*", file.parent.name)
-        of_log.setdefault(file.parent.parent if day else file.parent, []).append(file)
-    parts = [
-        f"SELECT *, {number} AS log FROM read_parquet([{', '.join(duck.quoted(str(file)) for file in members)}], "
-        "hive_partitioning = false)"
-        for number, members in enumerate(of_log.values())
-    ]
-    return f"CREATE VIEW every AS {' UNION ALL BY NAME '.join(parts)}"
-
-
-def _merged(field: str) -> str:
-    """What counts of a field that several reports carry, and the rank of the report that it came from."""
-    return (
-        f"arg_max({field}, rank) FILTER ({field} IS NOT NULL) AS {field}, "
-        f"max(rank) FILTER ({field} IS NOT NULL) AS {field}_rank"
-    )
-
-
-def _steps(arms: Sequence[str], *, one_list: bool, target: Path) -> str:
-    """The statement that writes a row for each decision: sessions numbered in the order in which they began, the
-    decisions of each in order."""
-    names = [duck.quoted(arm) for arm in arms]
-    of_arm = [
-        f"propensities[{k + 1}]" if one_list else f"coalesce(propensities[list_position(arms, {name})], 0.0)"
-        for k, name in enumerate(names)
-    ]
-    chances = ", ".join(f"{chance} AS p{k}" for k, chance in enumerate(of_arm))
-    nothing = " + ".join(f"({chance} = 0.0)::INT" for chance in of_arm)
-    position = f"list_position([{', '.join(names)}], arm) - 1"
-    offers = "body->'$.event.decision.situation.offers'"
-    usage = ", ".join(_merged(name) for name in _TOKENS)
-    whole_less_others = "greatest(0.0, whole.cost_usd - (spent - coalesce(own.cost_usd, 0.0)))"
-    return f"""
-COPY (
-WITH reports AS (
-    SELECT log, session_id, decision_id, success, cost_usd, {", ".join(_TOKENS)},
-        -- An Escalate's outcome is a revision of its own: one more than the session's highest so far.
-        (CASE WHEN kind = 'rewarded' THEN revision ELSE escalated + greatest(0, coalesce(max(revision - escalated)
-            FILTER (kind = 'rewarded') OVER (PARTITION BY log, session_id ORDER BY seq), 0)) END, seq) AS rank
-    FROM (
-        SELECT log, session_id, decision_id, seq, kind, revision, success, cost_usd, {", ".join(_TOKENS)},
-            count(*) FILTER (kind = 'escalated') OVER (PARTITION BY log, session_id ORDER BY seq) AS escalated
-        FROM events WHERE kind IN ('escalated', 'rewarded')
-    )
-), told AS (
-    SELECT log, session_id, decision_id, {_merged("success")}, {_merged("cost_usd")}, {usage}
-    FROM reports GROUP BY log, session_id, decision_id
-), closed AS (
-    SELECT log, session_id,
-        max(success) FILTER (kind = 'closed') AS assumed,
-        coalesce(bool_or(final) FILTER (kind = 'rewarded'), false) AS rewarded
-    FROM events WHERE kind IN ('closed', 'rewarded') GROUP BY log, session_id HAVING bool_or(kind = 'closed')
-), left_with AS (
-    SELECT log, decision_id, bool_or(reason IN ({_ALARMS})) AS alarm,
-        max(coalesce(TRY_CAST(body->>'$.event.stop_propensity' AS DOUBLE), 0.0)) AS stop,
-        bool_or(coalesce(body->>'$.event.next_decision_id', '') = '') AS gave_up
-    FROM events WHERE kind = 'escalated' GROUP BY log, decision_id
-), decided AS (
-    SELECT log, seq, session_id, decision_id, {position} AS arm, reason = '{SelectReason.PINNED}' AS pinned,
-        features::VARCHAR AS features, {chances},
-        row_number() OVER (PARTITION BY log, session_id ORDER BY seq) - 1 AS place,
-        min(seq) OVER (PARTITION BY log, session_id) AS first_seq,
-        seq = max(seq) OVER (PARTITION BY log, session_id) AS ends,
-        -- An arm that was not tried before and has no chance may be ruled out, or not wanted: that is read in full.
-        CASE WHEN {nothing} > attempt - 1 THEN ({offers})::VARCHAR END AS offers
-    FROM events WHERE kind = 'decided'
-), priced AS (
-    SELECT log, decision_id, ({offers})::VARCHAR AS priced
-    FROM events SEMI JOIN (SELECT log, decision_id FROM told WHERE cost_usd IS NULL AND input_tokens IS NOT NULL)
-        USING (log, decision_id)
-    WHERE kind = 'decided'
-), spending AS (
-    SELECT log, session_id, sum(cost_usd) AS spent FROM told WHERE decision_id <> '' GROUP BY log, session_id
-)
-SELECT dense_rank() OVER (ORDER BY decided.log, first_seq) - 1 AS session, place, first_seq, decided.log,
-    decided.session_id, arm, pinned, features, {", ".join(f"p{k}" for k in range(len(arms)))}, ends,
-    offers,
-    coalesce(alarm, false) AS alarm, coalesce(stop, 0.0) * coalesce(alarm, false)::INT AS stop,
-    coalesce(gave_up AND alarm, false) AS gave_up,
-    coalesce(
-        CASE WHEN ends AND whole.success IS NOT NULL
-            AND (own.success_rank IS NULL OR whole.success_rank >= own.success_rank)
-            THEN whole.success ELSE own.success END,
-        CASE WHEN ends AND NOT rewarded THEN assumed END) AS success,
-    CASE WHEN ends AND whole.cost_usd IS NOT NULL
-        AND (own.cost_usd_rank IS NULL OR whole.cost_usd_rank >= own.cost_usd_rank)
-        THEN {whole_less_others.replace("spent", "coalesce(spent, 0.0)")} ELSE own.cost_usd END AS cost_usd,
-    {", ".join(f"own.{name}" for name in _TOKENS)}, priced
-FROM decided
-LEFT JOIN told AS own ON own.log = decided.log AND own.decision_id = decided.decision_id
-    AND own.session_id = decided.session_id
-LEFT JOIN told AS whole ON whole.log = decided.log AND whole.session_id = decided.session_id
-    AND whole.decision_id = ''
-LEFT JOIN priced ON priced.log = decided.log AND priced.decision_id = decided.decision_id
-LEFT JOIN spending ON spending.log = decided.log AND spending.session_id = decided.session_id
-LEFT JOIN closed ON closed.log = decided.log AND closed.session_id = decided.session_id
-LEFT JOIN left_with ON left_with.log = decided.log AND left_with.decision_id = decided.decision_id
-ORDER BY session, place
-) TO {duck.quoted(str(target))} (FORMAT parquet)"""

@@ -19,7 +19,7 @@ from sim.world import Floats
 SUCCESS, COST = 0, 1
 """Positions of the two metrics."""
 _COLUMNS = 40
-_LARGEST_WINDOW = 60_000
+_LARGEST_WINDOW = 30_000
 """Steps that are fitted on; of longer logs, the latest."""
 _SHARED_RIDGE, _OWN_RIDGE = 2.0, 10.0
 """Strength of the prior on what a feature does for all arms, and on how an arm differs: in outcomes."""

@@ -55,16 +55,14 @@ def replay(log: Log, asked: Asked, *, on_sessions: Callable[[int], None] = lambd
     conditions = gate.parse(asked.gate) if asked.gate is not None else None
     baseline = None
     if asked.baseline != _LOGGED:
-        baseline = _candidate(log, asked.baseline, asked.value_usd, "--baseline")
+        baseline = candidate(log, asked.baseline, asked.value_usd, "--baseline")
     # All of them first: what is refused should not cost the time of the others.
-    candidates = [_candidate(log, name, asked.value_usd, "--candidate") for name in asked.candidates]
+    candidates = [candidate(log, name, asked.value_usd, "--candidate") for name in asked.candidates]
     found = [
-        evaluate(log, candidate, value_usd=asked.value_usd, baseline=baseline, on_sessions=on_sessions)
-        for candidate in candidates
+        evaluate(log, each, value_usd=asked.value_usd, baseline=baseline, on_sessions=on_sessions)
+        for each in candidates
     ]
-    results = tuple(
-        _result(candidate, evaluation, conditions) for candidate, evaluation in zip(candidates, found, strict=True)
-    )
+    results = tuple(_result(each, evaluation, conditions) for each, evaluation in zip(candidates, found, strict=True))
     first = found[0]
     return ReplayResult(
         events=log.events,
@@ -77,7 +75,11 @@ def replay(log: Log, asked: Asked, *, on_sessions: Callable[[int], None] = lambd
     )
 
 
-def _candidate(log: Log, name: str, value_usd: float, flag: str) -> Candidate:
+def candidate(log: Log, name: str, value_usd: float, flag: str) -> Candidate:
+    """What a name stands for on a log: a fixed rule, a policy fitted on its first half, or a saved epoch.
+
+    Raises InvalidInput naming `flag`.
+    """
     try:
         if _is_file(name) and not name.endswith(".toml"):
             return _saved(log, name, value_usd)

@@ -1,0 +1,164 @@
+"""The SQL that makes a log's events a table of decisions and what became of each.
+
+Which of several reports of an outcome counts is as in `bandit.session`. Where nobody contradicts anybody that need not
+be asked, so the few sessions where somebody does are worked out apart.
+"""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from bandit.errors import InvalidInput
+from bandit.types import EscalationReason, SelectReason
+from sim import duck
+
+TOKENS = ("input_tokens", "output_tokens", "cached_tokens")
+ARM_LISTS = "SELECT arms FROM events WHERE kind = 'decided' GROUP BY arms ORDER BY min(seq)"
+
+_FIELDS = ("success", "cost_usd", *TOKENS)
+_ALARMS = ", ".join(duck.quoted(reason) for reason in EscalationReason if reason.is_alarm)
+_OFFERS = "(body->'$.event.decision.situation.offers')::VARCHAR"
+
+
+def view(root: Path) -> str:
+    """The view `every` of all rows under a folder, with `log` telling one log's from another's.
+
+    Raises InvalidInput where there is no Parquet file.
+    """
+    files = sorted(root.rglob("*.parquet")) if root.is_dir() else [root] if root.is_file() else []
+    if not files:
+        raise InvalidInput("--events", f"{root} holds no Parquet files")
+    of_log: dict[Path, list[Path]] = {}
+    for file in files:
+        day = re.fullmatch(r"day=.*", file.parent.name)
+        of_log.setdefault(file.parent.parent if day else file.parent, []).append(file)
+    parts = [
+        f"SELECT *, {number} AS log FROM read_parquet([{', '.join(duck.quoted(str(file)) for file in members)}], "
+        "hive_partitioning = false)"
+        for number, members in enumerate(of_log.values())
+    ]
+    return f"CREATE VIEW every AS {' UNION ALL BY NAME '.join(parts)}"
+
+
+def steps(arms: Sequence[str], *, one_list: bool, target: Path) -> tuple[str, ...]:
+    """Statements that write a row for each decision into the file `target`: sessions numbered in the order in which
+    they began, the decisions of each in order. `one_list`: the arms are always offered in this order."""
+    return _OUTCOMES, _CONTESTED, _SETTLED, _WHOLE, _LEFT, _SESSIONS, _PRICED, _rows(arms, one_list, target)
+
+
+_OUTCOMES = f"""CREATE TEMP TABLE outcomes AS
+SELECT log, session_id, decision_id, {", ".join(f"max({field}) AS {field}" for field in _FIELDS)},
+    count(success) > 1 OR count(cost_usd) > 1 OR count(input_tokens) > 1 AS several
+FROM events WHERE kind IN ('escalated', 'rewarded') GROUP BY log, session_id, decision_id"""
+"""What was told of each decision, right where each field was told once."""
+
+_CONTESTED = """CREATE TEMP TABLE contested AS
+SELECT DISTINCT log, session_id FROM outcomes WHERE several OR decision_id = ''"""
+"""Sessions in which a report may have to give way to another."""
+
+
+def _counts(field: str) -> str:
+    """What counts of a field that several reports carry, and the rank of the report that it came from."""
+    return (
+        f"arg_max({field}, rank) FILTER ({field} IS NOT NULL) AS {field}, "
+        f"max(rank) FILTER ({field} IS NOT NULL) AS {field}_rank"
+    )
+
+
+_SETTLED = f"""CREATE TEMP TABLE settled AS
+SELECT log, session_id, decision_id, {", ".join(map(_counts, _FIELDS))}
+FROM (
+    SELECT *,
+        -- An Escalate's outcome is a revision of its own: one more than the session's highest so far.
+        (CASE WHEN kind = 'rewarded' THEN revision ELSE escalated + greatest(0, coalesce(max(revision - escalated)
+            FILTER (kind = 'rewarded') OVER (PARTITION BY log, session_id ORDER BY seq), 0)) END, seq) AS rank
+    FROM (
+        SELECT log, session_id, decision_id, seq, kind, revision, {", ".join(_FIELDS)},
+            count(*) FILTER (kind = 'escalated') OVER (PARTITION BY log, session_id ORDER BY seq) AS escalated
+        FROM events SEMI JOIN contested USING (log, session_id) WHERE kind IN ('escalated', 'rewarded')
+    )
+) GROUP BY log, session_id, decision_id"""
+
+_WHOLE = """CREATE TEMP TABLE whole AS
+WITH spent AS (
+    SELECT log, session_id, sum(cost_usd) AS spent FROM settled WHERE decision_id <> '' GROUP BY log, session_id
+), closed AS (
+    SELECT log, session_id,
+        max(success) FILTER (kind = 'closed') AS assumed,
+        coalesce(bool_or(final) FILTER (kind = 'rewarded'), false) AS rewarded
+    FROM events SEMI JOIN (SELECT log, session_id FROM events WHERE kind = 'closed') USING (log, session_id)
+    WHERE kind IN ('closed', 'rewarded') GROUP BY log, session_id
+)
+SELECT log, session_id, success, success_rank, cost_usd, cost_usd_rank, coalesce(spent, 0.0) AS spent,
+    CASE WHEN NOT rewarded THEN assumed END AS assumed
+FROM (SELECT * FROM settled WHERE decision_id = '')
+LEFT JOIN spent USING (log, session_id) FULL JOIN closed USING (log, session_id)"""
+"""What was told, or assumed, of sessions as wholes."""
+
+_LEFT = f"""CREATE TEMP TABLE left_with AS
+SELECT log, decision_id, bool_or(reason IN ({_ALARMS})) AS alarm,
+    max(coalesce(TRY_CAST(body->>'$.event.stop_propensity' AS DOUBLE), 0.0)) AS stop,
+    bool_or(coalesce(body->>'$.event.next_decision_id', '') = '') AS gave_up
+FROM events WHERE kind = 'escalated' GROUP BY log, decision_id"""
+
+_SESSIONS = """CREATE TEMP TABLE sessions AS
+SELECT log, session_id, first_seq, attempts, row_number() OVER (ORDER BY log, first_seq) - 1 AS session
+FROM (
+    SELECT log, session_id, min(seq) AS first_seq, max(attempt) AS attempts
+    FROM events WHERE kind = 'decided' GROUP BY log, session_id
+)"""
+
+_PRICED = f"""CREATE TEMP TABLE priced AS
+SELECT log, decision_id, {_OFFERS} AS priced
+FROM events SEMI JOIN (SELECT log, decision_id FROM outcomes WHERE cost_usd IS NULL AND input_tokens IS NOT NULL)
+    USING (log, decision_id)
+WHERE kind = 'decided'"""
+"""Prices where dollars were not told, but tokens."""
+
+
+def _rows(arms: Sequence[str], one_list: bool, target: Path) -> str:
+    names = [duck.quoted(arm) for arm in arms]
+    of_arm = [
+        f"propensities[{k + 1}]" if one_list else f"coalesce(propensities[list_position(arms, {name})], 0.0)"
+        for k, name in enumerate(names)
+    ]
+    chances = ", ".join(f"{chance} AS p{k}" for k, chance in enumerate(of_arm))
+    nothing = " + ".join(f"({chance} = 0.0)::INT" for chance in of_arm)
+    told = ", ".join(
+        f"CASE WHEN contested.log IS NULL THEN outcomes.{field} ELSE settled.{field} END AS {field}"
+        for field in _FIELDS
+    )
+    return f"""COPY (
+WITH own AS (
+    SELECT outcomes.log, outcomes.decision_id, {told}, success_rank, cost_usd_rank
+    FROM outcomes LEFT JOIN contested USING (log, session_id)
+    LEFT JOIN settled ON settled.log = contested.log AND settled.session_id = contested.session_id
+        AND settled.decision_id = outcomes.decision_id
+    WHERE outcomes.decision_id <> ''
+)
+SELECT session, (attempt - 1)::BIGINT AS place, first_seq, events.log, events.session_id,
+    list_position([{", ".join(names)}], arm) - 1 AS arm, reason = '{SelectReason.PINNED}' AS pinned,
+    events.features::VARCHAR AS features, {chances},
+    -- An arm that was not tried before and has no chance may be ruled out, or not wanted: that is read in full.
+    CASE WHEN {nothing} > attempt - 1 THEN {_OFFERS} END AS offers,
+    attempt = attempts AS ends,
+    coalesce(alarm, false) AS alarm, coalesce(stop, 0.0) * coalesce(alarm, false)::INT AS stop,
+    coalesce(gave_up AND alarm, false) AS gave_up,
+    coalesce(
+        CASE WHEN attempt = attempts AND whole.success IS NOT NULL
+            AND (own.success_rank IS NULL OR whole.success_rank >= own.success_rank)
+            THEN whole.success ELSE own.success END,
+        CASE WHEN attempt = attempts THEN assumed END) AS success,
+    CASE WHEN attempt = attempts AND whole.cost_usd IS NOT NULL
+        AND (own.cost_usd_rank IS NULL OR whole.cost_usd_rank >= own.cost_usd_rank)
+        THEN greatest(0.0, whole.cost_usd - (spent - coalesce(own.cost_usd, 0.0))) ELSE own.cost_usd END AS cost_usd,
+    {", ".join(f"own.{name}" for name in TOKENS)}, priced
+FROM events
+JOIN sessions ON sessions.log = events.log AND sessions.session_id = events.session_id
+LEFT JOIN own ON own.log = events.log AND own.decision_id = events.decision_id
+LEFT JOIN whole ON whole.log = events.log AND whole.session_id = events.session_id
+LEFT JOIN left_with ON left_with.log = events.log AND left_with.decision_id = events.decision_id
+LEFT JOIN priced ON priced.log = events.log AND priced.decision_id = events.decision_id
+WHERE kind = 'decided'
+ORDER BY session, place
+) TO {duck.quoted(str(target))} (FORMAT parquet)"""
