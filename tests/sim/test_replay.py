@@ -1,6 +1,8 @@
 """`pointsman replay` from its flags to its JSON and exit status."""
 
 import json
+import re
+import shlex
 from pathlib import Path
 
 import pytest
@@ -145,6 +147,16 @@ def test_bad_input_is_one_line_and_status_2(
     error = capsys.readouterr().err
     assert named in error
     assert error.count("\n") == 1
+
+
+def test_the_readmes_commands_run_as_they_stand(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    readme = (Path(__file__).resolve().parents[2] / "README.md").read_text(encoding="utf-8")
+    (section,) = re.findall(r"^## Replay.*?\n(.*?)^## ", readme, re.M | re.S)
+    commands = re.findall(r"^pointsman (.*?)(?: {4}#.*)?$", section, re.M)
+    assert [command.split()[0] for command in commands] == ["simulate", "replay", "replay"]
+    monkeypatch.chdir(tmp_path)
+    for command in commands:
+        assert main(shlex.split(command)) == 0
 
 
 def test_json_on_standard_output_is_nothing_else(uniform: Path, capsys: pytest.CaptureFixture[str]) -> None:
