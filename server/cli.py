@@ -22,11 +22,14 @@ _ELSEWHERE = {
     "reward": ("server.console.cli", "add_reward", "tell how an attempt or a session went"),
     "escalate": ("server.console.cli", "add_escalate", "leave the running attempt: which arm next"),
     "explain": ("server.console.cli", "add_explain", "why this model: a decision or a session in words"),
-    "export": ("server.log_commands", "add_export", "the log as Parquet, from a server or a data directory"),
-    "import": ("server.log_commands", "add_import", "events of an export into a server or a data directory"),
+    "export": ("server.log_commands", "add_export", "the log as Parquet or for other projects"),
+    "import": ("server.log_commands", "add_import", "an export, or other projects' logged decisions, into a log"),
     "check": ("server.log_commands", "add_check", "is the log in a data directory whole?"),
 }
 """Commands of other modules: module, function that adds it to the subparsers, help. Imported only when asked for."""
+
+_WITH = {"export": "sim.formats.commands", "import": "sim.formats.commands"}
+"""What a command of one room needs of the other, given to its function: they do not know each other."""
 
 
 class _Parser(argparse.ArgumentParser):
@@ -56,7 +59,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     _add_serve(commands)
     for name, (module, function, help_text) in _ELSEWHERE.items():
         if given[:1] == [name]:
-            getattr(importlib.import_module(module), function)(commands)
+            needed = [importlib.import_module(_WITH[name])] if name in _WITH else []
+            getattr(importlib.import_module(module), function)(commands, *needed)
         else:
             commands.add_parser(name, help=help_text)
     asked = parser.parse_args(given)

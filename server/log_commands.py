@@ -1,15 +1,20 @@
 """`pointsman export | import | check`: the log as Parquet and back, and whether it is whole.
 
+Formats of other projects are made of a folder of Parquet files, and made into one; what does so is given by the
+command line, for it is no part of the service.
+
 Exit status: 0; 1 where a server cannot be reached or refuses; 2 for bad usage or input; 3 where a log is damaged. Each
 after one line that says what and where.
 """
 
 import argparse
+import contextlib
 import sys
-from collections.abc import Callable, Iterator, Sequence
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import grpc
 from rich.console import Console
@@ -18,8 +23,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from bandit import record
 from bandit.configuration import Configuration
 from bandit.errors import InvalidInput, PointsmanError
+from pointsman.v1 import admin_pb2, admin_pb2_grpc, events_pb2_grpc
 from pointsman.v1 import events_pb2 as pb
-from pointsman.v1 import events_pb2_grpc
 from server.archive import Archive, ArchiveError, pages, read
 from server.console.output import Output, plain
 from server.convert import events as convert
@@ -27,7 +32,7 @@ from server.intake import Intake, Offered
 from server.sessions import SessionCache
 from server.store.errors import StoreDamaged, StoreError
 from server.store.protocol import NewEvent, Problem, StoredEvent
-from server.store.sqlite import SqliteReader, SqliteStore
+from server.store.sqlite import DATABASE, SqliteReader, SqliteStore
 
 _Subparsers: TypeAlias = "argparse._SubParsersAction[Any]"
 _Command: TypeAlias = Callable[[argparse.Namespace, Output], None]
@@ -37,38 +42,80 @@ _Advance: TypeAlias = Callable[[int, int | None], None]
 
 _CACHED_SESSIONS = 10_000
 _MESSAGE_BYTES = 1 << 20
-_FORMATS = ("parquet", "vw-dsjson", "obp")
+_PARQUET = "parquet"
+
+
+class Formats(Protocol):
+    """The formats of other projects."""
+
+    FORMATS: Sequence[str]
+    """Their names."""
+
+    def add_export_flags(self, parser: argparse.ArgumentParser) -> None:
+        """Adds the flags of their own."""
+        ...
+
+    def add_import_flags(self, parser: argparse.ArgumentParser) -> None:
+        """Adds the flags of their own."""
+        ...
+
+    def export(self, asked: argparse.Namespace, events: Path) -> Mapping[str, Any]:
+        """Makes the file `asked.out` of a folder of events; what there is to say of it. Raises InvalidInput."""
+        ...
+
+    def convert(self, asked: argparse.Namespace, events: Path) -> Mapping[str, Any]:
+        """Makes a folder of events of `asked.source`, for router `asked.router`; what there is to say of it.
+
+        Raises InvalidInput; then the folder is not there.
+        """
+        ...
 
 
 class _Damaged(Exception):
     """A log is not whole; the text says so in one line."""
 
 
-def add_export(subparsers: _Subparsers) -> None:
+def add_export(subparsers: _Subparsers, formats: Formats) -> None:
     """Adds `export`."""
     parser = _add(
         subparsers,
         "export",
-        _export,
-        "Writes the log as Parquet files by day into the folder OUT; what is there already is gone on from.",
+        lambda asked, output: _export(asked, output, formats),
+        "Writes the log: as Parquet files by day into the folder OUT, where what is there already is gone on from; or "
+        "as one file OUT that other projects read.",
+        formats,
     )
     parser.add_argument("out", metavar="OUT", type=Path)
-    _add_place(parser, "to export")
+    place = _add_place(parser, "to export")
+    place.add_argument(
+        "--events", metavar="DIR", type=Path, help="a folder of Parquet: an archive, an export, a simulated log"
+    )
     parser.add_argument("--router", metavar="R", help="only this router's events; such an export is no whole log")
+    formats.add_export_flags(parser)
 
 
-def add_import(subparsers: _Subparsers) -> None:
+def add_import(subparsers: _Subparsers, formats: Formats) -> None:
     """Adds `import`."""
     parser = _add(
         subparsers,
         "import",
-        _import,
+        lambda asked, output: _import(asked, output, formats),
         "Takes the events of an export into a log. They keep their numbers, times and digests; those that are there "
-        "already are skipped.",
+        "already are skipped. Or takes decisions that somebody else logged, as a router of their own.",
+        formats,
     )
-    parser.add_argument("source", metavar="IN", type=Path, help="a folder that export wrote, or a Parquet file of one")
-    _add_place(parser, "to import into")
+    parser.add_argument(
+        "source", metavar="IN", type=Path, help="what export wrote, a Parquet file of it, or another format's file"
+    )
+    place = _add_place(parser, "to import into")
+    place.add_argument(
+        "--events", metavar="DIR", type=Path, help="make a folder of Parquet of another format, for replay --events DIR"
+    )
     parser.add_argument("--renumber", action="store_true", help="give the events the next numbers of the log")
+    parser.add_argument(
+        "--router", metavar="R", help="of another format: the router that is to be made of it (default imported)"
+    )
+    formats.add_import_flags(parser)
 
 
 def add_check(subparsers: _Subparsers) -> None:
@@ -79,24 +126,25 @@ def add_check(subparsers: _Subparsers) -> None:
     parser.set_defaults(run=lambda asked: _run(asked, _check))
 
 
-def _add(subparsers: _Subparsers, name: str, command: _Command, description: str) -> argparse.ArgumentParser:
+def _add(
+    subparsers: _Subparsers, name: str, command: _Command, description: str, formats: Formats
+) -> argparse.ArgumentParser:
     parser: argparse.ArgumentParser = subparsers.add_parser(name, help=description, description=description)
-    parser.add_argument("--format", choices=_FORMATS, default="parquet", help="parquet (default)")
+    parser.add_argument("--format", choices=(_PARQUET, *formats.FORMATS), default=_PARQUET, help="parquet (default)")
     parser.add_argument("--json", metavar="FILE", help="write the answer as JSON; - is standard output")
     parser.set_defaults(run=lambda asked: _run(asked, command))
     return parser
 
 
-def _add_place(parser: argparse.ArgumentParser, what: str) -> None:
+def _add_place(parser: argparse.ArgumentParser, what: str) -> "argparse._MutuallyExclusiveGroup":
     place = parser.add_mutually_exclusive_group(required=True)
     place.add_argument("--server", metavar="HOST:PORT", help=f"the running server {what}")
     place.add_argument("--data-dir", metavar="DIR", type=Path, help=f"the data directory {what}")
+    return place
 
 
 def _run(asked: argparse.Namespace, command: _Command) -> int:
     try:
-        if getattr(asked, "format", "parquet") != "parquet":
-            raise InvalidInput("--format", f"{asked.format} is not built yet")
         command(asked, Output(asked.json))
         return 0
     except (_Damaged, StoreDamaged) as error:
@@ -112,18 +160,39 @@ def _run(asked: argparse.Namespace, command: _Command) -> int:
 # --- export ------------------------------------------------------------------------------------------------------
 
 
-def _export(asked: argparse.Namespace, output: Output) -> None:
+def _export(asked: argparse.Namespace, output: Output, formats: Formats) -> None:
+    if asked.format == _PARQUET:
+        if asked.events:
+            raise InvalidInput("--events", "is Parquet already; --format says what to make of it")
+        taken, upto = _archive(asked, asked.out)
+        output.json({"out": str(asked.out), "events": taken, "last_sequence": upto})
+        output.line(f"{taken:,} events written to {asked.out}, up to number {upto:,}")
+        return
+    with contextlib.ExitStack() as stack:
+        events = asked.events
+        if events is None:
+            events = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="pointsman-")))
+            _archive(asked, events)
+        told = formats.export(asked, events)
+    output.json({"out": str(asked.out), **told})
+    output.line(f"{asked.out} written: {_in_words(told)}")
+
+
+def _archive(asked: argparse.Namespace, folder: Path) -> tuple[int, int]:
+    """Writes the events as Parquet: how many are new there, and the last one's number."""
     source = _of_server if asked.server else _of_directory
-    archive = Archive(asked.out)
+    archive = Archive(folder)
     try:
         with _Bar("events") as advance:
             began = archive.upto
             taken = archive.extend(source(asked, began), lambda upto: advance(upto, None))
-            upto = archive.upto
+            return taken, archive.upto
     finally:
         archive.close()
-    output.json({"out": str(asked.out), "events": taken, "last_sequence": upto})
-    output.line(f"{taken:,} events written to {asked.out}, up to number {upto:,}")
+
+
+def _in_words(told: Mapping[str, Any]) -> str:
+    return ", ".join(f"{value:,} {name.replace('_', ' ')}" for name, value in told.items())
 
 
 def _of_directory(asked: argparse.Namespace, after: int) -> Iterator[Sequence[StoredEvent]]:
@@ -147,12 +216,48 @@ def _of_server(asked: argparse.Namespace, after: int) -> Iterator[Sequence[Store
 # --- import ------------------------------------------------------------------------------------------------------
 
 
-def _import(asked: argparse.Namespace, output: Output) -> None:
-    into = _into_server if asked.server else _into_directory
-    with _Bar("events") as advance:
-        imported, skipped, last = into(asked, advance)
-    output.json({"imported": imported, "skipped": skipped, "last_sequence": last})
+def _import(asked: argparse.Namespace, output: Output, formats: Formats) -> None:
+    told: Mapping[str, Any] = {}
+    with contextlib.ExitStack() as stack:
+        if asked.format == _PARQUET:
+            if asked.events or asked.router:
+                flag = "--events" if asked.events else "--router"
+                raise InvalidInput(flag, "is for other formats; these events are Parquet, and have a router")
+        else:
+            asked.router = asked.router or "imported"
+            folder = asked.events
+            if folder is None:
+                _require_new(asked)
+                folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="pointsman-"))) / "events"
+            told = formats.convert(asked, folder)
+            if asked.events:
+                output.json({"out": str(asked.events), **told})
+                output.line(f"{asked.events} written: {_in_words(told)}")
+                return
+            asked.source, asked.renumber = folder, True
+        into = _into_server if asked.server else _into_directory
+        with _Bar("events") as advance:
+            imported, skipped, last = into(asked, advance)
+    output.json({**told, "imported": imported, "skipped": skipped, "last_sequence": last})
     output.line(f"{imported:,} events imported, {skipped:,} were there; the log ends at number {last:,}")
+
+
+def _require_new(asked: argparse.Namespace) -> None:
+    """That the router to be made of another format's decisions is not there: its settings would be lost."""
+    if asked.server:
+        with _channel(asked.server) as channel:
+            listed = admin_pb2_grpc.AdminStub(channel).ListRouters(admin_pb2.ListRoutersRequest())
+        there = any(router.id == asked.router for router in listed.routers)
+    else:
+        if not (asked.data_dir / DATABASE).exists():
+            return
+        reader = SqliteStore.open_reader(asked.data_dir)
+        try:
+            there = asked.router in _configurations(reader)
+        finally:
+            reader.close()
+    if there:
+        raise InvalidInput("--router", f"there is a router {asked.router!r} already; name another one")
 
 
 def _into_directory(asked: argparse.Namespace, advance: _Advance) -> tuple[int, int, int]:

@@ -11,6 +11,7 @@ from bandit.events import Event, decision_of
 from sim import duck
 
 _PIECE = 50_000
+_PIECE_BYTES = 64 << 20
 
 
 def folder(root: Path, policy: str, seed: int) -> Path:
@@ -24,12 +25,14 @@ class EventLog:
     There is no chain of digests over them: nobody has to believe a simulated log.
     """
 
-    def __init__(self, target: Path, seed: int) -> None:
-        """Raises OSError where the folder `target` cannot be made."""
+    def __init__(self, target: Path, seed: int, *, router: str = "default") -> None:
+        """The events are those of one router. Raises OSError where the folder `target` cannot be made."""
         target.mkdir(parents=True, exist_ok=True)
         self._target = target
         self._seed = seed
+        self._router = router
         self._lines: list[bytes] = []
+        self._size = 0
         self._last = 0
 
     def add(self, seq: int, at_us: int, event: Event, session_id: str) -> None:
@@ -40,7 +43,7 @@ class EventLog:
             seq=seq,
             at_us=at_us,
             kind=kind,
-            router="default",
+            router=self._router,
             session_id=session_id,
             decision_id=decision_of(event),
             request_key=b"",
@@ -51,12 +54,13 @@ class EventLog:
             digest=b"",
         )
         self._lines.append(record.to_json(record.flatten(logged)))
+        self._size += len(self._lines[-1])
         self._last = seq
-        if len(self._lines) == _PIECE:
+        if len(self._lines) == _PIECE or self._size >= _PIECE_BYTES:
             self._write()
 
     def _write(self) -> None:
-        lines, self._lines = self._lines, []
+        lines, self._lines, self._size = self._lines, [], 0
         if not lines:
             return
         path = self._target / f"{self._last - len(lines) + 1:020}-{self._last:020}.parquet"
