@@ -1,7 +1,9 @@
 """Arrays in ``.npz`` files, row by row: written and read in constant memory, and never pickled."""
 
 import shutil
+import struct
 import tempfile
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
@@ -18,6 +20,19 @@ from sim.formats import files
 
 Array: TypeAlias = npt.NDArray[Any]
 
+_UNREADABLE = (
+    ValueError,
+    EOFError,
+    OSError,
+    RuntimeError,
+    MemoryError,
+    SyntaxError,
+    struct.error,
+    tokenize.TokenError,
+    zipfile.BadZipFile,
+    zlib.error,
+)
+"""What the libraries raise over files that are damaged, encrypted or of another kind."""
 _ROWS_BYTES = 1 << 20
 """Read of an array at once."""
 _MOST_BYTES = 16 << 20
@@ -77,7 +92,9 @@ class Stored(AbstractContextManager["Stored"]):
         self._source = source
         try:
             self._archive = zipfile.ZipFile(source)
-        except zipfile.BadZipFile as error:
+        except FileNotFoundError:
+            raise
+        except _UNREADABLE as error:
             raise InvalidInput(str(source), f"not an .npz file: {error}") from error
 
     def __contains__(self, name: str) -> bool:
@@ -108,7 +125,7 @@ class Stored(AbstractContextManager["Stored"]):
                     return
                 _skip_head(member)
                 yield from _chunks(member, shape, kind)
-        except (ValueError, EOFError, OSError, zipfile.BadZipFile, zlib.error, MemoryError) as error:
+        except _UNREADABLE as error:
             raise InvalidInput(f"{self._source}: {name}", f"cannot be read: {error}") from error
 
     def whole(self, name: str, most: int) -> Array:
@@ -126,7 +143,7 @@ class Stored(AbstractContextManager["Stored"]):
                 return _skip_head(member)
         except KeyError as error:
             raise InvalidInput(f"{self._source}: {name}", "is missing") from error
-        except (ValueError, EOFError, OSError, zipfile.BadZipFile, zlib.error, RuntimeError) as error:
+        except _UNREADABLE as error:
             raise InvalidInput(f"{self._source}: {name}", f"cannot be read: {error}") from error
 
     def __exit__(self, kind: type[BaseException] | None, _: BaseException | None, __: TracebackType | None) -> None:

@@ -52,7 +52,7 @@ def export(asked: argparse.Namespace, events: Path) -> Mapping[str, Any]:
 def convert(asked: argparse.Namespace, events: Path) -> Mapping[str, Any]:
     """Makes the folder `events` from `asked.source`. Raises InvalidInput and OSError; then it is not there."""
     reader = dsjson.read if asked.format == _DSJSON else obp_csv.read if _is_table(asked.source) else obp_npz.read
-    decisions, arms = rounds.write(reader(asked.source, asked.router, asked.reward_range), events, asked.router)
+    decisions, arms = rounds.write(reader(asked.source, asked.reward_range), events, asked.router)
     return {"decisions": decisions, "arms": arms}
 
 

@@ -138,7 +138,7 @@ class _Line(msgspec.Struct, kw_only=True, omit_defaults=True):
 _decoder = msgspec.json.Decoder(_Line)
 
 
-def read(source: Path, router: str, rewards: Range) -> Callable[[], Iterator[tuple[str, Round]]]:
+def read(source: Path, rewards: Range) -> Callable[[], Iterator[tuple[str, Round]]]:
     """The decisions of a file, each time it is called from the beginning, with their places; as `rounds.Rounds`.
 
     - The arms are the entries of ``c._multi``, each named by its ``_tag``, its ``id``, the ``id`` in one of its
@@ -162,7 +162,7 @@ def read(source: Path, router: str, rewards: Range) -> Callable[[], Iterator[tup
                 line = _decode(text)
                 if line.skip:
                     continue
-                found = _round(line, f"{router}-{number}", number, rewards)
+                found = _round(line, number, rewards)
             except InvalidInput as error:
                 raise InvalidInput(f"{place}: {error.field}", error.why) from error
             yield place, found
@@ -180,7 +180,7 @@ def _decode(text: bytes) -> _Line:
         raise InvalidInput("line", f"not JSON: {error}") from error
 
 
-def _round(line: _Line, default_id: str, number: int, rewards: Range) -> Round:
+def _round(line: _Line, number: int, rewards: Range) -> Round:
     if line.outcomes is not None or (line.c is not None and "_slots" in line.c):
         raise InvalidInput("_outcomes" if line.outcomes is not None else "c._slots", "several decisions in one line")
     if line.dropped:
@@ -199,7 +199,7 @@ def _round(line: _Line, default_id: str, number: int, rewards: Range) -> Round:
     propensities[action - 1] = probability
     success, cost_usd = _outcome(line, rewards)
     return Round(
-        decision_id=line.event_id if line.event_id is not None else default_id,
+        id=line.event_id if line.event_id is not None else str(number),
         at_us=_at_us(line.timestamp) if line.timestamp is not None else number * 1_000_000,
         arms=arms,
         propensities=tuple(propensities),

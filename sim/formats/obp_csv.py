@@ -39,7 +39,7 @@ class _Table(NamedTuple):
     """By name the position, and whether it holds numbers alone."""
 
 
-def read(source: Path, router: str, rewards: Range) -> Callable[[], Iterator[tuple[str, Round]]]:
+def read(source: Path, rewards: Range) -> Callable[[], Iterator[tuple[str, Round]]]:
     """The rows of a file, each time it is called from the beginning, with their places; as `rounds.Rounds`.
 
     - action (or item_id), reward (or click) and pscore (or propensity_score) must be there. The arms are the
@@ -62,7 +62,7 @@ def read(source: Path, router: str, rewards: Range) -> Callable[[], Iterator[tup
                 continue
             place = f"{source} line {line}"
             try:
-                yield place, _round(table[0], row, f"{router}-{number - 1}", rewards)
+                yield place, _round(table[0], row, number - 1, rewards)
             except InvalidInput as error:
                 raise InvalidInput(f"{place}: {error.field}", error.why) from error
 
@@ -126,7 +126,7 @@ def _columns(source: Path, header: list[str]) -> dict[str, int]:
     return found
 
 
-def _round(table: _Table, row: list[str], default_id: str, rewards: Range) -> Round:
+def _round(table: _Table, row: list[str], number: int, rewards: Range) -> Round:
     chosen = table.arms.index(row[table.columns["action"]])
     pscore = _number("pscore", row[table.columns["pscore"]])
     if not 0.0 < pscore <= 1.0:
@@ -143,8 +143,8 @@ def _round(table: _Table, row: list[str], default_id: str, rewards: Range) -> Ro
     if "position" in table.columns and row[table.columns["position"]] not in ("", "0"):
         features["position"] = row[table.columns["position"]]
     return Round(
-        decision_id=default_id,
-        at_us=int(default_id.rpartition("-")[2]) * 1_000_000,
+        id=str(number),
+        at_us=number * 1_000_000,
         arms=table.arms,
         propensities=tuple(propensities),
         chosen=chosen,

@@ -104,12 +104,12 @@ def _distribution(decision: Decision, arms: dict[str, int]) -> Array:
 # --- reading -----------------------------------------------------------------------------------------------------
 
 
-def read(source: Path, router: str, rewards: Range) -> Callable[[], Iterator[tuple[str, Round]]]:
+def read(source: Path, rewards: Range) -> Callable[[], Iterator[tuple[str, Round]]]:
     """The rounds of a file, each time it is called from the beginning, with their places; as `rounds.Rounds`.
 
     - action, reward and pscore must be there, and n_actions or a distribution: pi_b or action_dist, with one list
       or with as many as there are positions. Without a distribution, what pscore leaves stands evenly on the others.
-    - `arms` names the actions; else their numbers do. `decision_id` names the rounds; else the router and a number.
+    - `arms` names the actions; else their numbers do. `decision_id` names the rounds; else their numbers do, from 1.
     - The columns of `context` are numbers, named by `columns`, else context_0 and so on. A position other than 0 is a
       category. `action_context` is not kept.
     - `success` and `cost_usd` (NaN: unknown) count where they are there; else `rewards` maps reward to success.
@@ -119,7 +119,7 @@ def read(source: Path, router: str, rewards: Range) -> Callable[[], Iterator[tup
 
     def rounds() -> Iterator[tuple[str, Round]]:
         with Stored(source) as stored:
-            yield from _rounds(stored, source, router, rewards)
+            yield from _rounds(stored, source, rewards)
 
     return rounds
 
@@ -128,7 +128,7 @@ _BY_ROUND = ("action", "reward", "pscore", "position", "context", "pi_b", "actio
              "decision_id")  # fmt: skip
 
 
-def _rounds(stored: Stored, source: Path, router: str, rewards: Range) -> Iterator[tuple[str, Round]]:
+def _rounds(stored: Stored, source: Path, rewards: Range) -> Iterator[tuple[str, Round]]:
     there = [name for name in _BY_ROUND if name in stored or name in ("action", "reward", "pscore")]
     n_rounds = stored.shape("action")[:1]
     for name in there:
@@ -139,7 +139,7 @@ def _rounds(stored: Stored, source: Path, router: str, rewards: Range) -> Iterat
     for number, values in enumerate(zip(*map(stored.rows, there), strict=True), 1):
         place = f"{source} round {number}"
         try:
-            yield place, _round(dict(zip(there, values, strict=True)), names, columns, f"{router}-{number}", rewards)
+            yield place, _round(dict(zip(there, values, strict=True)), names, columns, number, rewards)
         except InvalidInput as error:
             raise InvalidInput(f"{place}: {error.field}", error.why) from error
 
@@ -175,7 +175,7 @@ def _columns(stored: Stored, source: Path) -> tuple[str, ...]:
 
 
 def _round(
-    values: dict[str, Array], arms: tuple[str, ...], columns: tuple[str, ...], default_id: str, rewards: Range
+    values: dict[str, Array], arms: tuple[str, ...], columns: tuple[str, ...], number: int, rewards: Range
 ) -> Round:
     action = _integer("action", values["action"])
     if not 0 <= action < len(arms):
@@ -201,8 +201,8 @@ def _round(
     if success is None:
         success = rewards.success("reward", _number("reward", values["reward"]))
     return Round(
-        decision_id=str(values["decision_id"]) if "decision_id" in values else default_id,
-        at_us=int(default_id.rpartition("-")[2]) * 1_000_000,
+        id=str(values["decision_id"]) if "decision_id" in values else str(number),
+        at_us=number * 1_000_000,
         arms=arms,
         propensities=tuple(propensities),
         chosen=action,

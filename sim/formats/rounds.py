@@ -40,6 +40,8 @@ _TOLERANCE = 1e-4
 _MOST_ARMS = 1000
 _MOST_FEATURES = 256
 _MOST_CHARACTERS = 256
+_MOST_ID_CHARACTERS, _MOST_ROUTER_CHARACTERS = 191, 64
+"""Together and with a colon an id of the service."""
 _MOST_NUMBERS = 4096
 _MOST_USD = 1e12
 _MOST_US = 253_402_300_799_999_999
@@ -51,7 +53,8 @@ _MEMORY_MB = 256
 class Round:
     """One decision of a log, and what came of it."""
 
-    decision_id: str
+    id: str
+    """Different from every other round's."""
     at_us: int
     """UTC microseconds since 1970."""
     arms: tuple[str, ...]
@@ -67,7 +70,7 @@ class Round:
 
     def check(self) -> None:
         """Raises InvalidInput naming what cannot be."""
-        _check_name("id", self.decision_id)
+        _check_name("id", self.id, _MOST_ID_CHARACTERS)
         _require(0 <= self.at_us <= _MOST_US, "time", "lies outside the years 1970 to 9999")
         for arm in self.arms:
             _check_name("arm", arm)
@@ -129,12 +132,12 @@ def told_twice(field: str, one: float, other: float) -> None:
 
 
 def write(rounds: Rounds, target: Path, router: str) -> tuple[int, int]:
-    """Writes the events of all rounds into the folder `target`, which must be empty or not there; how many decisions
-    and arms there are.
+    """Writes the events of all rounds, those of a router of that name, into the folder `target`, which must be empty
+    or not there; how many decisions and arms there are.
 
     Raises InvalidInput, which names the place in the file, and OSError; then nothing has been written.
     """
-    _check_name("--router", router)
+    _check_name("--router", router, _MOST_ROUTER_CHARACTERS)
     if target.exists() and (not target.is_dir() or any(target.iterdir())):
         raise InvalidInput("--events", f"{target} is not empty")
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -176,7 +179,7 @@ def _write(rounds: Rounds, target: Path, router: str) -> tuple[int, int]:
                     arms.add(arm)
                     add(ArmPut(arm=Arm(id=arm)), one.at_us)
             for event in _events(one, settings):
-                add(event, one.at_us, one.decision_id)
+                add(event, one.at_us, one.id)
             decisions += 1
     if not decisions:
         raise InvalidInput("IN", "there are no decisions in it")
@@ -185,10 +188,12 @@ def _write(rounds: Rounds, target: Path, router: str) -> tuple[int, int]:
 
 def _events(one: Round, settings: RouterSettings) -> Iterator[Event]:
     arm = one.arms[one.chosen]
+    # Decisions of all routers share their names; two logs of one origin must not be in each other's way.
+    decision_id = f"{settings.id}:{one.id}"
     situation = Situation(
         router=settings.id,
         seed=settings.seed,
-        session_id=one.decision_id,
+        session_id=one.id,
         attempt=1,
         attempts_left=1,
         features=without_texts(one.features),
@@ -199,7 +204,7 @@ def _events(one: Round, settings: RouterSettings) -> Iterator[Event]:
         alpha=settings.alpha,
     )
     decision = Decision(
-        decision_id=one.decision_id,
+        decision_id=decision_id,
         situation=situation,
         arm=arm,
         propensity=one.propensities[one.chosen],
@@ -212,7 +217,7 @@ def _events(one: Round, settings: RouterSettings) -> Iterator[Event]:
     )
     yield Decided(decision=decision)
     outcome = Outcome(success=one.success, cost_usd=one.cost_usd)
-    yield Rewarded(session_id=one.decision_id, decision_id=one.decision_id, outcome=outcome, revision=1, final=True)
+    yield Rewarded(session_id=one.id, decision_id=decision_id, outcome=outcome, revision=1, final=True)
 
 
 def _check_unique(rounds: Rounds, written: Path) -> None:
@@ -222,15 +227,15 @@ def _check_unique(rounds: Rounds, written: Path) -> None:
         duck.connect_out_of_core(Path(folder), threads=1, memory_mb=_MEMORY_MB) as connection,
     ):
         twice = connection.execute(
-            "SELECT decision_id FROM read_parquet($1) WHERE kind = 'decided' "
-            "GROUP BY decision_id HAVING count(*) > 1 ORDER BY min(seq) LIMIT 1",
+            "SELECT session_id FROM read_parquet($1) WHERE kind = 'decided' "
+            "GROUP BY session_id HAVING count(*) > 1 ORDER BY min(seq) LIMIT 1",
             [f"{written}/*.parquet"],
         ).fetchall()
-    for (decision_id,) in twice:
-        places = (place for place, one in rounds() if one.decision_id == decision_id)
+    for (id_,) in twice:
+        places = (place for place, one in rounds() if one.id == id_)
         first, second = next(places), next(places)
         with _at(second):
-            raise InvalidInput("id", f"{decision_id!r} is that of {first} already")
+            raise InvalidInput("id", f"{id_!r} is that of {first} already")
 
 
 @contextlib.contextmanager
@@ -241,9 +246,9 @@ def _at(place: str) -> Iterator[None]:
         raise InvalidInput(f"{place}: {error.field}", error.why) from error
 
 
-def _check_name(field: str, name: str) -> None:
-    fine = 0 < len(name) <= _MOST_CHARACTERS and _CONTROL.search(name) is None
-    _require(fine, field, f"must be 1 to {_MOST_CHARACTERS} characters, none of them a control character")
+def _check_name(field: str, name: str, most: int = _MOST_CHARACTERS) -> None:
+    fine = 0 < len(name) <= most and _CONTROL.search(name) is None
+    _require(fine, field, f"must be 1 to {most} characters, none of them a control character")
 
 
 def _require(holds: bool, field: str, why: str) -> None:

@@ -140,7 +140,17 @@ def test_bad_usage_is_one_line(killed, tmp_path):
     empty.mkdir()
     (tmp_path / "bad.parquet").write_bytes(b"PAR1 no")
     for arguments in (
-        ("export", tmp_path / "x", "--data-dir", killed, "--format", "obp"),
+        ("export", tmp_path / "x", "--data-dir", killed, "--format", "csv"),
+        ("export", tmp_path / "x", "--events", killed),
+        ("export", tmp_path / "x", "--data-dir", killed, "--format", "obp", "--value", "0"),
+        ("export", tmp_path / "x", "--data-dir", killed, "--format", "obp", "--router", "nobody"),
+        ("export", tmp_path / "x", "--data-dir", tmp_path / "nothing", "--format", "vw-dsjson"),
+        ("import", tmp_path / "bad.parquet", "--events", tmp_path / "y"),
+        ("import", tmp_path / "bad.parquet", "--data-dir", tmp_path / "y", "--router", "r"),
+        ("import", tmp_path / "bad.parquet", "--data-dir", tmp_path / "y", "--format", "vw-dsjson"),
+        ("import", tmp_path / "bad.parquet", "--data-dir", tmp_path / "y", "--format", "obp"),
+        ("import", tmp_path / "none", "--data-dir", tmp_path / "y", "--format", "obp"),
+        ("import", tmp_path / "none", "--data-dir", tmp_path / "y", "--format", "obp", "--reward-range", "1,0"),
         ("export", tmp_path / "x", "--data-dir", tmp_path / "nothing"),
         ("import", empty, "--data-dir", tmp_path / "y"),
         ("import", tmp_path / "bad.parquet", "--data-dir", tmp_path / "y"),
@@ -159,3 +169,76 @@ def test_what_an_export_holds_is_plain_to_sql(killed, tmp_path):
     kinds = dict(zip(found.columns, map(str, found.types), strict=True))
     assert {name: kinds[name] for name in record.COLUMNS} == record.COLUMNS
     assert list(kinds)[: len(record.COLUMNS)] == list(record.COLUMNS)
+
+
+# --- other projects' formats -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("name", "decisions"), [("log.dsjson", "attempts"), ("log.npz", "sessions")])
+def test_other_formats_of_a_server_and_of_its_data_directory_are_the_same(serving, tmp_path, name, decisions):
+    server = serving(tmp_path / "data", THOMPSON)
+    work(server, range(60))
+    kind = "vw-dsjson" if name.endswith("dsjson") else "obp"
+    status, live, said = pointsman("export", tmp_path / f"live-{name}", "--server", server.grpc, "--format", kind)
+    assert status == 0, said
+    server.stop()
+    status, told, _ = pointsman("export", tmp_path / name, "--data-dir", tmp_path / "data", "--format", kind)
+    assert status == 0
+    assert {**told, "out": ""} == {**live, "out": ""}
+    assert (tmp_path / name).read_bytes() == (tmp_path / f"live-{name}").read_bytes()
+    decided = [record.decode(e.kind, e.body, e.private).event for e in events(tmp_path / "data") if e.kind == "decided"]
+    wanted = [event for event in decided if decisions == "attempts" or event.decision.attempt == 1]
+    assert told["decisions"] + told["unknown"] + told["pinned"] == len(wanted)
+    assert told["decisions"] > 40
+    # The archive, if there is one, is as good as the log.
+    pointsman("export", tmp_path / "archive", "--data-dir", tmp_path / "data")
+    pointsman("export", tmp_path / f"again-{name}", "--events", tmp_path / "archive", "--format", kind)
+    assert (tmp_path / name).read_bytes() == (tmp_path / f"again-{name}").read_bytes()
+
+
+def test_decisions_of_others_become_a_router_that_learns_and_goes_on(serving, killed, tmp_path):
+    theirs = tmp_path / "theirs.dsjson"
+    decisions = pointsman("export", theirs, "--data-dir", killed, "--format", "vw-dsjson")[1]["decisions"]
+    flags = ("--format", "vw-dsjson", "--router", "theirs")
+    status, told, said = pointsman("import", theirs, "--data-dir", tmp_path / "data", *flags)
+    assert status == 0, said
+    # The router, two arms, and for each decision what was decided and what came of it.
+    assert told == {
+        "decisions": decisions,
+        "arms": 2,
+        "imported": 3 + 2 * decisions,
+        "skipped": 0,
+        "last_sequence": 3 + 2 * decisions,
+    }
+    assert pointsman("check", tmp_path / "data")[1]["whole"]
+    assert posterior(tmp_path / "data")[0] > 0
+    server = serving(tmp_path / "data", THOMPSON)
+    choice = server.routing.Select(pb.SelectRequest(router="theirs", session_id="fresh"))
+    assert choice.arm in ("cheap", "dear")
+    decision = next(event for event in events(tmp_path / "data") if event.kind == "decided")
+    shown = server.routing.GetDecision(pb.GetDecisionRequest(router="theirs", decision_id=decision.decision_id))
+    assert not shown.confirmed and shown.unconfirmed_reason
+    # Once more it is another router's, and never over one that is there.
+    flags = ("--server", server.grpc, "--format", "vw-dsjson", "--router")
+    status, again, said = pointsman("import", theirs, *flags, "again")
+    assert (status, again["imported"]) == (0, told["imported"]), said
+    for router in ("again", "default"):
+        status, _, said = pointsman("import", theirs, *flags, router)
+        assert status == 2 and "already" in said
+    server.stop()
+
+
+def test_a_folder_for_replay_is_made_whole_or_not_at_all(killed, tmp_path):
+    theirs = tmp_path / "theirs.dsjson"
+    decisions = pointsman("export", theirs, "--data-dir", killed, "--format", "vw-dsjson")[1]["decisions"]
+    flags = ("--format", "vw-dsjson", "--events")
+    status, told, _ = pointsman("import", theirs, *flags, tmp_path / "folder")
+    assert (status, told["decisions"]) == (0, decisions)
+    found = duckdb.sql(f"FROM '{tmp_path}/folder/*.parquet'")
+    assert dict(zip(found.columns, map(str, found.types), strict=True)) == record.COLUMNS
+    with theirs.open("a") as file:
+        file.write('{"_label_cost": 0}\n')
+    status, _, said = pointsman("import", theirs, *flags, tmp_path / "other")
+    assert status == 2
+    assert f"line {decisions + 1}: c: is missing" in said
+    assert not (tmp_path / "other").exists()
