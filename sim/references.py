@@ -8,7 +8,7 @@ ends the session as a failure. Given the task, attempts of different arms are in
 import itertools
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -58,9 +58,11 @@ def look_back(success: Floats, cost_usd: Floats, terms: Terms, weights: Floats |
     """
     shares = np.full(len(success), 1.0 / len(success)) if weights is None else weights / weights.sum()
     there = ~np.isnan(success)
-    steady = np.flatnonzero(there[shares > 0.0].all(axis=0))
+    comes = shares > 0.0
+    steady = np.flatnonzero(there[comes].all(axis=0))
     always = tuple(along((int(arm),), success, cost_usd, terms) for arm in steady)
-    ladder = best_ladder(success[:, steady], cost_usd[:, steady], terms, shares)
+    # Tasks that do not come may lack an arm of it, and NaN times a share of 0 is NaN.
+    best = best_ladder(success[np.ix_(comes, steady)], cost_usd[np.ix_(comes, steady)], terms, shares[comes])
     best_on_each = Expected(ladder=(), success=np.zeros(len(success)), cost_usd=np.zeros(len(success)))
     for arms in np.unique(there, axis=0):
         here = (there == arms).all(axis=1)
@@ -70,7 +72,7 @@ def look_back(success: Floats, cost_usd: Floats, terms: Terms, weights: Floats |
         weights=shares,
         always=always,
         best_single=max(always, key=lambda expected: float(shares @ np.nan_to_num(expected.utility(terms)))),
-        best_ladder=replace(ladder, ladder=tuple(steady[list(ladder.ladder)].tolist())),
+        best_ladder=along(steady[list(best.ladder)].tolist(), success, cost_usd, terms),
         oracle=best_on_each,
     )
 

@@ -135,3 +135,14 @@ def test_arms_that_are_not_always_there_are_in_no_fixed_ladder_but_in_the_oracle
         alone = references.oracle(success[here][:, arms], cost[here][:, arms], terms)
         assert hindsight.oracle.success[here].tolist() == alone.success.tolist()
         assert hindsight.oracle.cost_usd[here].tolist() == alone.cost_usd.tolist()
+
+
+def test_tasks_that_do_not_come_do_not_count_though_they_lack_an_arm() -> None:
+    terms = Terms(value_usd=2.0, max_attempts=2)
+    success = np.array([[0.5, 0.9], [0.7, 0.6], [np.nan, 0.5]])
+    cost = np.array([[0.4, 0.2], [0.1, 0.1], [np.nan, 0.1]])
+    without = references.look_back(success[:2], cost[:2], terms)
+    found = references.look_back(success, cost, terms, np.array([1.0, 1.0, 0.0]))
+    assert found.best_ladder.ladder == without.best_ladder.ladder == (1, 0)
+    assert found.best_ladder.success[:2].tolist() == without.best_ladder.success.tolist()
+    assert [always.ladder for always in found.always] == [(0,), (1,)]
