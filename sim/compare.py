@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
+from sim import calibration
 from sim.references import Expected, Hindsight
 from sim.result import (
     Difference,
@@ -36,7 +37,7 @@ def compare(world: World, terms: Terms, hindsight: Hindsight, runs: Mapping[str,
         tasks=len(world.tasks),
         arms=names,
         value=terms.value_usd,
-        policies=tuple(_policy(name, of_seeds, terms) for name, of_seeds in runs.items()),
+        policies=tuple(_policy(name, of_seeds, terms, names) for name, of_seeds in runs.items()),
         references=References(
             always={name: Three(**_means(expected, weights, terms)) for name, expected in always.items()},
             best_single=SingleReference(arm=names[single.ladder[0]], **_means(single, weights, terms)),
@@ -61,7 +62,7 @@ def _means(expected: Expected, weights: Floats, terms: Terms) -> dict[str, float
     }
 
 
-def _policy(name: str, runs: Sequence[Run], terms: Terms) -> PolicyResult:
+def _policy(name: str, runs: Sequence[Run], terms: Terms, arms: Sequence[str]) -> PolicyResult:
     sessions = len(runs[0].task)
     # Shape (n_seeds, n_sessions, 4).
     figures = np.stack([np.stack(_four(run, terms), axis=1) for run in runs])
@@ -75,6 +76,7 @@ def _policy(name: str, runs: Sequence[Run], terms: Terms) -> PolicyResult:
         stderr=Four(**_named(spread)),
         second_half=Four(**_named(figures[:, sessions // 2 :].mean(axis=(0, 1)))),
         events_per_second=sum(int(run.attempts.sum()) for run in runs) / sum(run.wall_seconds for run in runs),
+        calibration=calibration.measure(runs, arms),
         **_named(means),
     )
 

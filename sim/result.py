@@ -19,6 +19,32 @@ class Four(Three, kw_only=True, frozen=True):
     """Share of sessions with more than one attempt."""
 
 
+class Foretold(msgspec.Struct, kw_only=True, frozen=True):
+    """What was foretold of attempts against what they came to; None where nothing was foretold, or nothing follows.
+
+    Of an attempt only what was foretold before it began counts. Standard errors take the attempts on a task, of all
+    seeds, as one draw: they are one where the table of outcomes has one outcome a task.
+    """
+
+    attempts: int
+    """Attempts of which anything was foretold."""
+    brier: float | None
+    """Mean square of the foretold chance of success minus success, which is 0 or 1: the less the better."""
+    bias: float | None
+    """Mean foretold chance of success minus the rate of success: above 0 promises too much."""
+    bias_stderr: float | None
+    cost_ratio: float | None
+    """Dollars spent over dollars foretold: above 1 promises too little."""
+    cost_ratio_stderr: float | None
+
+
+class Calibration(Foretold, kw_only=True, frozen=True):
+    """Of all attempts, and of each arm's."""
+
+    arms: dict[str, Foretold]
+    """Arms of which anything was foretold."""
+
+
 class PolicyResult(Four, kw_only=True, frozen=True):
     """How a policy did, over all its seeds."""
 
@@ -33,6 +59,8 @@ class PolicyResult(Four, kw_only=True, frozen=True):
     """Means over the second half of each seed's sessions."""
     events_per_second: float
     """Attempts decided and learned from per second of one process."""
+    calibration: Calibration | None
+    """None of a policy that foretells nothing."""
 
 
 class SingleReference(Three, kw_only=True, frozen=True):

@@ -12,7 +12,7 @@ A session a second begins, in simulated time, the first at 0: a budget's period 
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeAlias
 
 import msgspec
@@ -23,6 +23,7 @@ from bandit import eligibility, moves, progress, sampling
 from bandit.events import ArmPut, Decided, Event, Progressed, Rewarded, RouterPut
 from bandit.learner import InMemory, Learner
 from bandit.types import Arm, Decision, EscalationReason, Objective, Outcome, ProgressAction, RouterSettings, Signals
+from sim import attempts as noted
 from sim.struggling import Struggling
 from sim.world import Floats, Terms, World, every_arm, phases
 
@@ -45,6 +46,8 @@ class Run:
     attempts: npt.NDArray[np.int64]
     wall_seconds: float
     """Time that deciding and learning took, the world's own work included."""
+    tried: noted.Attempts = field(default_factory=noted.none)
+    """Every attempt; none where nobody noted them."""
 
 
 def tasks_of(seed: int, world: World, sessions: int | None) -> npt.NDArray[np.int64]:
@@ -90,7 +93,15 @@ def run(
     for i, task in enumerate(order.tolist()):
         success[i], cost[i], attempts[i] = router.session(f"{seed}-{i}", task)
     router.tell_all()
-    return Run(task=order, success=success, cost_usd=cost, attempts=attempts, wall_seconds=time.perf_counter() - began)
+    seconds = time.perf_counter() - began
+    return Run(
+        task=order,
+        success=success,
+        cost_usd=cost,
+        attempts=attempts,
+        wall_seconds=seconds,
+        tried=router.notes.all(),
+    )
 
 
 class _Router:
@@ -102,6 +113,7 @@ class _Router:
         self._settings = settings
         self._log = log
         self._advise = advise
+        self.notes = noted.Notes()
         self._sessions = InMemory()
         self._untold: deque[tuple[int, Rewarded]] = deque()
         """Outcomes that are told later, and the number of sessions begun at which each is due."""
@@ -157,6 +169,24 @@ class _Router:
     ) -> tuple[Outcome, EscalationReason | None, Outcome]:
         """How an attempt went, why it is left (None: it ends the session), and what is told of it where it is."""
         arm = self._arm[decision.arm]
+        good, truth, reason, told = self._play(session_id, task, arm, decision, attempt)
+        score = next(score for score in decision.scores if score.arm == decision.arm)
+        self.notes.add(
+            session=self._begun - 1,
+            number=attempt,
+            arm=arm,
+            foretold_success=score.success_mean,
+            foretold_usd=score.cost_usd,
+            success=float(good),
+            cost_usd=truth.cost_usd or 0.0,
+            left=reason is not None,
+        )
+        return truth, reason, told
+
+    def _play(
+        self, session_id: str, task: int, arm: int, decision: Decision, attempt: int
+    ) -> tuple[bool, Outcome, EscalationReason | None, Outcome]:
+        """As `_attempt`, and before all whether it is good where it goes on to its end."""
         would = self._world.outcome(task, arm, attempt)
         key = f"{session_id}\0{decision.arm}"
         good = sampling.uniform(b"sim success", self._settings.seed, key, 0) < (would.success or 0.0)
@@ -166,12 +196,12 @@ class _Router:
                 task, arm, sampling.generator(b"sim course", self._settings.seed, key), good=good
             )
             if (left := self._watch(session_id, decision, course.reports)) is not None:
-                return msgspec.structs.replace(left, success=0.0), EscalationReason.STRUGGLING, left
+                return good, msgspec.structs.replace(left, success=0.0), EscalationReason.STRUGGLING, left
             truth = course.outcome
         chance = self._terms.false_alarm if good else self._terms.detect
         alarm = sampling.uniform(b"sim alarm", self._settings.seed, key, 0) < chance
         told = msgspec.structs.replace(truth, success=None)
-        return truth, EscalationReason.VERIFIED_FAILURE if alarm else None, told
+        return good, truth, EscalationReason.VERIFIED_FAILURE if alarm else None, told
 
     def _watch(self, session_id: str, decision: Decision, reports: Sequence[Signals]) -> Outcome | None:
         """Reports on an attempt as it runs: its outcome where it is to be left, None where it goes on to its end."""

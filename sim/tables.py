@@ -6,7 +6,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from sim.result import Difference, PolicyResult, Result, Three
+from sim.result import Difference, OptimumResult, PolicyResult, Result, Three
 
 
 def show(result: Result, console: Console) -> None:
@@ -20,12 +20,12 @@ def show(result: Result, console: Console) -> None:
         "Utility minus the reference's, and 95 % interval",
         ("policy", "best ladder", escape(f"always {_single(result)}")),
     )
-    for policy in _ranked(result):
+    for policy in ranked(result):
         policies.add_row(
             escape(policy.name),
             *_cells(policy),
-            _share(policy, ladder),
-            _share(policy.second_half, ladder),
+            share(policy, ladder),
+            share(policy.second_half, ladder),
             f"{100 * policy.escalation_rate:.1f} %",
         )
         paired = result.paired[policy.name]
@@ -36,27 +36,14 @@ def show(result: Result, console: Console) -> None:
     named: list[tuple[str, Three]] = [
         ("oracle: the best on each task", result.references.oracle),
         (f"best fixed ladder: {ladder.ladder}", ladder),
-        *((f"always {arm}", three) for arm, three in _by_utility(result.references.always)),
+        *((f"always {arm}", three) for arm, three in by_utility(result.references.always)),
     ]
     for name, three in named:
-        references.add_row(escape(name), *_cells(three), _share(three, ladder))
+        references.add_row(escape(name), *_cells(three), share(three, ladder))
     for each in (policies, gaps, references):
         console.print(each, "")
-    if (optimum := result.optimum) is not None:
-        say(
-            console,
-            f"Over all tasks this world may make, the best arm is {optimum.best_single} "
-            f"({optimum.best_single_utility:.3f} a session), the best fixed ladder {optimum.best_fixed_ladder} "
-            f"({optimum.best_fixed_ladder_utility:.3f}), and the best policy that sees the features reaches "
-            f"{optimum.best_policy_utility:.3f}.",
-        )
-        for phase in optimum.phases:
-            say(
-                console,
-                f"From session {phase.first_session} on the best arm is {phase.best_single} "
-                f"({phase.best_single_utility:.3f}), the best fixed ladder {phase.best_fixed_ladder} "
-                f"({phase.best_fixed_ladder_utility:.3f}), the best policy's {phase.best_policy_utility:.3f}.",
-            )
+    for said in of_optimum(result.optimum) if result.optimum is not None else ():
+        say(console, said)
     say(console, sentence(result))
 
 
@@ -75,29 +62,47 @@ def say(console: Console, text: str) -> None:
 
 
 def sentence(result: Result) -> str:
-    """What won and by how much, in words."""
-    first, *others = _ranked(result)
+    """What won and by how much, in words; what may be chance has not won."""
+    first, *others = ranked(result)
     single = result.references.best_single
     points = 100 * (first.success_rate - single.success_rate)
+    gap = result.paired[first.name][others[0].name] if others else None
+    won = gap is not None and gap.low > 0
     said = (
-        f"{first.name} {'won with' if others else 'reached'} a utility of ${first.utility_per_session:.3f} a session, "
-        f"{_share(first, result.references.best_fixed_ladder)} of the best fixed ladder's in hindsight: against always "
+        f"{first.name} {'won with' if won else 'reached'} a utility of ${first.utility_per_session:.3f} a session, "
+        f"{share(first, result.references.best_fixed_ladder)} of the best fixed ladder's in hindsight: against always "
         f"{single.arm}, the best arm alone, {abs(points):.1f} points {'more' if points >= 0 else 'less'} success"
     )
     if single.cost_usd_per_session > 0:
         saved = 100 * (1 - first.cost_usd_per_session / single.cost_usd_per_session)
         said += f" at {abs(saved):.0f} % {'less' if saved >= 0 else 'more'} cost"
-    if others:
-        gap = result.paired[first.name][others[0].name]
-        sure = "" if gap.low > 0 else ", which may be chance"
+    if gap is not None:
         said += (
             f"; ahead of {others[0].name} by ${gap.difference:.3f} a session "
-            f"(95 %: {gap.low:.3f} to {gap.high:.3f}{sure})"
+            f"(95 %: {gap.low:.3f} to {gap.high:.3f})"
+            f"{'' if won else ', which may be chance: no clear winner'}"
         )
     return said + "."
 
 
-def _ranked(result: Result) -> list[PolicyResult]:
+def of_optimum(optimum: OptimumResult) -> list[str]:
+    """The best that can be done in a synthetic world, in sentences: over the whole run, then between its changes."""
+    return [
+        f"Over all tasks this world may make, the best arm is {optimum.best_single} "
+        f"({optimum.best_single_utility:.3f} a session), the best fixed ladder {optimum.best_fixed_ladder} "
+        f"({optimum.best_fixed_ladder_utility:.3f}), and the best policy that sees the features reaches "
+        f"{optimum.best_policy_utility:.3f}.",
+        *(
+            f"From session {phase.first_session} on the best arm is {phase.best_single} "
+            f"({phase.best_single_utility:.3f}), the best fixed ladder {phase.best_fixed_ladder} "
+            f"({phase.best_fixed_ladder_utility:.3f}), the best policy's {phase.best_policy_utility:.3f}."
+            for phase in optimum.phases
+        ),
+    ]
+
+
+def ranked(result: Result) -> list[PolicyResult]:
+    """Policies, the best first."""
     return sorted(result.policies, key=lambda policy: policy.utility_per_session, reverse=True)
 
 
@@ -105,7 +110,8 @@ def _single(result: Result) -> str:
     return result.references.best_single.arm
 
 
-def _by_utility(always: Mapping[str, Three]) -> list[tuple[str, Three]]:
+def by_utility(always: Mapping[str, Three]) -> list[tuple[str, Three]]:
+    """Arms alone, the best first."""
     return sorted(always.items(), key=lambda item: item[1].utility_per_session, reverse=True)
 
 
@@ -121,7 +127,7 @@ def _cells(three: Three) -> tuple[str, str, str]:
     )
 
 
-def _share(three: Three, ladder: Three) -> str:
+def share(three: Three, ladder: Three) -> str:
     """Utility as a share of the best ladder's; a share of what is not positive says nothing."""
     if ladder.utility_per_session <= 0:
         return "–"

@@ -12,6 +12,7 @@ from server import cli
 
 THREE = {"success_rate", "cost_usd_per_session", "utility_per_session"}
 FOUR = {*THREE, "escalation_rate"}
+KEYS = {"name", "seeds", "sessions", "stderr", "second_half", "events_per_second", "calibration"}
 OUTCOMES = "task_id,model,success,cost_usd\n" + "".join(
     f"t{i},{model},{int(i % (k + 2) > 0)},{cost}\n"
     for i in range(12)
@@ -37,7 +38,8 @@ def test_json_has_the_documented_keys(outcomes: str, capfd: pytest.CaptureFixtur
     assert (result["tasks"], result["arms"], result["value"]) == (12, ["big", "mid", "tiny"], 5.0)
     assert [policy["name"] for policy in result["policies"]] == policies
     for policy in result["policies"]:
-        assert set(policy) == FOUR | {"name", "seeds", "sessions", "stderr", "second_half", "events_per_second"}
+        assert set(policy) == FOUR | KEYS
+        assert policy["calibration"] is None, "neither foretells anything"
         assert set(policy["stderr"]) == set(policy["second_half"]) == FOUR
         assert policy["utility_per_session"] == pytest.approx(
             5 * policy["success_rate"] - policy["cost_usd_per_session"], abs=1e-12

@@ -65,7 +65,20 @@ def test_means_errors_and_halves() -> None:
     assert gap.low <= gap.difference <= gap.high
     itself = result.paired["always:b"]["always:b"]
     assert (itself.difference, itself.low, itself.high) == (0.0, 0.0, 0.0)
-    assert tables.sentence(result).startswith("mine won with a utility of $2.562 a session, ")
+    assert gap.low <= 0.0
+    said = tables.sentence(result)
+    assert said.startswith("mine reached a utility of $2.562 a session, ")
+    assert said.endswith(", which may be chance: no clear winner.")
+
+
+def test_what_is_ahead_by_more_than_chance_has_won() -> None:
+    hindsight = references.look_back(WORLD.success, WORLD.cost_usd, TERMS)
+    worse = [a_run([0, 1, 2, 3], [0] * 4, [2.0] * 4, [1] * 4), a_run([3, 2, 1, 0], [0] * 4, [2.0] * 4, [1] * 4)]
+    result = compare.compare(WORLD, TERMS, hindsight, {"worse": worse, "mine": RUNS["mine"]})
+    assert result.paired["mine"]["worse"].low > 0
+    said = tables.sentence(result)
+    assert said.startswith("mine won with a utility of $2.562 a session, ")
+    assert "chance" not in said
 
 
 def test_one_seed_takes_its_error_from_its_sessions() -> None:
