@@ -1,10 +1,12 @@
 """`pointsman simulate`: its flags, and what they lead to."""
 
 import argparse
+import importlib
 import math
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import TypeVar
 
 import msgspec
@@ -15,11 +17,11 @@ from bandit import policy as policies
 from bandit import policy_file
 from bandit.errors import InvalidInput
 from bandit.types import Arm, RouterSettings
-from sim import compare, outcomes, references, runner, spread, struggling, synthetic, tables
+from sim import compare, outcomes, references, runner, spread, struggling, study, synthetic, tables
 from sim.result import OptimumResult, Result
 from sim.world import Terms, World, every_arm, shares
 
-_NOT_BUILT = {"ray": None, "report": None}
+_NOT_BUILT = {"ray": None}
 """Flags that are understood and refused, and the value at which they ask for nothing."""
 
 
@@ -77,6 +79,9 @@ def add_simulate(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser
     parser.add_argument(
         "--log", metavar="DIR", type=Path, help="write the events as the archive does: DIR/POLICY/seed-N/*.parquet"
     )
+    parser.add_argument(
+        "--report", metavar="DIR", type=Path, help="write a report: DIR/report.html, one file, and its pictures"
+    )
     for flag in _NOT_BUILT:
         parser.add_argument(f"--{flag}", metavar="…", help="not built yet")
 
@@ -121,6 +126,8 @@ def _simulate(args: argparse.Namespace) -> Result:
     check_writable(args.json)
     if args.log is not None:
         _make_empty(args.log)
+    if args.report is not None:
+        _report().check(args.report)
     with progress_bar() as progress:
         bar = progress.add_task("runs", total=len(routers) * args.seeds)
         runs = spread.run_all(
@@ -134,9 +141,20 @@ def _simulate(args: argparse.Namespace) -> Result:
             log=args.log,
         )
     result = compare.compare(world, terms, hindsight, runs)
-    if args.world is None:
-        return result
-    return msgspec.structs.replace(result, optimum=_optimum(world, synthetic.optimum(world.name, terms, args.sessions)))
+    if args.world is not None:
+        best = _optimum(world, synthetic.optimum(world.name, terms, args.sessions))
+        result = msgspec.structs.replace(result, optimum=best)
+    if args.report is not None:
+        found = study.gather(world, terms, hindsight, runs, result)
+        with progress_bar() as progress:
+            bar = progress.add_task("pictures", total=len(_report().plan(found)))
+            _report().write(args.report, found, on_picture=lambda: progress.advance(bar))
+    return result
+
+
+def _report() -> ModuleType:
+    """Imported when it is asked for: what draws takes longer to import than a short run."""
+    return importlib.import_module("sim.report")
 
 
 def progress_bar() -> Progress:
@@ -241,11 +259,18 @@ def _make_empty(log: Path) -> None:
 
 
 def check_writable(target: str | None) -> None:
-    """A run of minutes must not end at a file that cannot be written. Raises InvalidInput naming `--json`."""
+    """A run of minutes must not end at a file that cannot be written. Leaves none where there was none.
+
+    Raises InvalidInput naming `--json`.
+    """
     if target in (None, "-"):
         return
     try:
-        Path(str(target)).open("a", encoding="utf-8").close()
+        path = Path(str(target))
+        there = path.exists()
+        path.open("a", encoding="utf-8").close()
+        if not there:
+            path.unlink()
     except OSError as error:
         raise InvalidInput("--json", f"{target} cannot be written: {error.strerror}") from error
 

@@ -21,6 +21,8 @@ COMPOSES = {"server/cli.py": {"sim"}}
 ONE_PLACE = {
     "vowpalwabbit": {"bandit/vw.py"},
     "sqlite3": {"server/store/database.py"},
+    "matplotlib": {"sim/canvas.py", "sim/plots.py", "sim/flow_plot.py"},
+    "PIL": {"sim/canvas.py"},
     "duckdb": {"sim/duck.py", "server/archive.py"},
 }
 """Outside things and the modules that may import them."""
