@@ -37,6 +37,7 @@ def flows(study: Study, policy: PolicyStudy) -> Callable[[Scheme], Figure]:
         # From the top: ended well, the arms, ended badly.
         order = [len(names), *range(len(names)), len(names) + 1]
         columns = len(found.moves) + 1
+        letters = 60 // (columns - 1) - 6
         xs = np.linspace(0.0, 1.0, columns)
         tops = [_tops(found, column, order) for column in range(columns)]
         for column, moves in enumerate(found.moves):
@@ -56,10 +57,12 @@ def flows(study: Study, policy: PolicyStudy) -> Callable[[Scheme], Figure]:
                 )
                 if share >= _LABELLED:
                     called = ["resolved", "not resolved"][state - len(names)] if state >= len(names) else names[state]
+                    # A name that has no room stands in the legend.
+                    label = f"{called}\n" if ended else f"{called} " if len(called) <= letters else ""
                     axes.text(
                         xs[column] + _COLUMN,
                         top - share / 2,
-                        f"{canvas.name(called, 15)}{chr(10) if ended else ' '}{100 * share:.0f} %",
+                        f"{label}{100 * share:.0f} %",
                         va="center",
                         fontsize=7.5,
                         path_effects=[patheffects.withStroke(linewidth=2.0, foreground=scheme.surface)],

@@ -92,7 +92,8 @@ img { display: block; width: 100%; height: auto; }
 small { color: var(--muted); font-size: .85em; }
 table { border-collapse: collapse; width: 100%; font-size: .9rem; font-variant-numeric: tabular-nums; }
 th, td { padding: .4rem .7rem; text-align: right; white-space: nowrap; border-top: 1px solid var(--line); }
-thead th { border-top: 0; color: var(--muted); font-weight: 500; }
+thead th { border-top: 0; white-space: normal; vertical-align: bottom; max-width: 16rem; overflow-wrap: break-word;
+  color: var(--muted); font-weight: 500; }
 th:first-child { text-align: left; font-weight: 600; white-space: normal; overflow-wrap: break-word;
   min-width: 9.5rem; max-width: 24rem; }
 """
@@ -267,7 +268,7 @@ def _spread(stderr: float | None, scale: float) -> str:
 
 
 def _table(headings: Sequence[str], rows: Sequence[Sequence[str | _Cell]]) -> str:
-    head = "".join(f'<th scope="col">{escape(heading)}</th>' for heading in headings)
+    head = "".join(f'<th scope="col">{_cell(heading)}</th>' for heading in headings)
     body = "".join(
         f'<tr><th scope="row">{_cell(name)}</th>{"".join(f"<td>{_cell(cell)}</td>" for cell in cells)}</tr>'
         for name, *cells in rows

@@ -24,8 +24,12 @@ Draw: TypeAlias = Callable[[Scheme], Figure]
 
 _MARKERS = "osD^vP*X"
 _DASHES = ("-", "--", ":", "-.")
+_NEAR = 6.0
+"""Points from a mark to its name."""
 _FROM, _TO = 0.1, 10.0
 """Cost ratios beyond are drawn at the edge."""
+_RATIOS = [0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0]
+_CLOSE_RATIOS = [0.1, 0.2, 0.3, 0.5, 0.7, 1.0, 1.5, 2.0, 3.0, 5.0, 7.0, 10.0]
 
 
 def success_against_cost(study: Study) -> Draw:
@@ -36,9 +40,10 @@ def success_against_cost(study: Study) -> Draw:
         fixed = ["an arm alone", "best fixed ladder", "oracle", "frontier of arms", "frontier of ladders"]
         names = [*_policies(study), *fixed]
         figure, axes = canvas.axes(3.2, names)
-        arms = list(references.always.items())
+        corners = {study.result.arms[point.ladder[0]] for point in study.arm_frontier}
+        arms = sorted(references.always.items(), key=lambda item: item[0] not in corners)
         every = [*references.always.values(), *study.result.policies, references.best_fixed_ladder, references.oracle]
-        axes.margins(x=0.1, y=0.08)
+        axes.margins(x=0.18, y=0.08)
         _dollar_axis(axes, [three.cost_usd_per_session for three in every])
         axes.yaxis.set_major_formatter(FuncFormatter(lambda y, _: f"{100 * y:.3g} %"))
         axes.set(xlabel="dollars a session", ylabel="sessions resolved")
@@ -148,9 +153,11 @@ def cost_ratio(study: Study, policy: PolicyStudy) -> Draw:
         axes.set_xscale("log")
         low, high = axes.get_xlim()
         axes.set_xlim(max(_FROM, min(low, 0.66)) * 0.97, min(_TO, max(high, 1.5)) * 1.03)
-        axes.xaxis.set_major_locator(FixedLocator([0.1, 0.2, 0.5, 0.7, 1.0, 1.5, 2.0, 5.0, 10.0]))
+        low, high = axes.get_xlim()
+        ticks = _RATIOS if high > 8.0 * low else _CLOSE_RATIOS
+        axes.xaxis.set_major_locator(FixedLocator(ticks))
         axes.xaxis.set_minor_locator(NullLocator())
-        axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g} ×"))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:g}×"))
         axes.set_yticks(range(len(shown)), [canvas.name(arm) for arm, _ in shown])
         axes.set_ylim(len(shown) - 0.5, -0.5)
         axes.set_xlabel("dollars spent over dollars foretold")
@@ -223,44 +230,58 @@ def _write_beside(
 ) -> None:
     """The arms' names, each where it covers no mark and no other name, and as little of a line as can be.
 
-    One that has no room is left out.
+    One that is not near its mark has a line to it, one that has no room is left out. The first have the choice.
     """
     figure.draw_without_rendering()
     figure.set_layout_engine("none")
     inside = axes.get_window_extent()
-    half = 4.5 * figure.dpi / 72.0
+    pixels = figure.dpi / 72.0
+    half = 4.5 * pixels
     taken = [
         Bbox.from_extents(x - half, y - half, x + half, y + half)
         for x, y in axes.transData.transform(np.column_stack(_xy(marks)))
     ]
     drawn = np.concatenate([axes.transData.transform(np.column_stack(line)) for line in lines])
     for arm, three in arms:
+        mark = (three.cost_usd_per_session, three.success_rate)
         text = axes.annotate(
             canvas.name(arm, 20),
-            (three.cost_usd_per_session, three.success_rate),
+            mark,
             xytext=(0.0, 0.0),
             textcoords="offset points",
             fontsize=7.5,
             color=scheme.muted,
         )
-        found: list[tuple[int, float, float, str, str, Bbox]] = []
-        for far, dx, dy in itertools.product((6.0, 12.0, 20.0), (1, -1, 0), (0, -1, 1)):
-            place = (far * dx, far * dy)
-            beside = (
-                "left" if dx > 0 else "right" if dx else "center",
-                "bottom" if dy > 0 else "top" if dy else "center",
-            )
-            text.set(position=place, horizontalalignment=beside[0], verticalalignment=beside[1])
-            box = text.get_window_extent()
-            within = inside.x0 <= box.x0 and box.x1 <= inside.x1 and inside.y0 <= box.y0 and box.y1 <= inside.y1
-            if within and not any(box.overlaps(other) for other in taken):
-                found.append((int(box.count_contains(drawn)), *place, *beside, box))
+        size, at = text.get_window_extent(), axes.transData.transform(mark)
+        found: list[tuple[int, float, float, Bbox, Floats]] = []
+        for far, dx, dy in itertools.product((_NEAR, 12.0, 20.0), (1, -1, 0), (0, -1, 1)):
+            end = at + far * pixels * np.array([dx, dy])
+            low = end + np.array([size.width * (dx - 1), size.height * (dy - 1)]) / 2.0
+            box = Bbox.from_bounds(low[0], low[1], size.width, size.height)
+            if not (inside.contains(*box.min) and inside.contains(*box.max)) or box.count_overlaps(taken):
+                continue
+            line = np.linspace(at, end, 20)[8:] if far > _NEAR else np.empty((0, 2))
+            if not any(other.count_contains(line) for other in taken):
+                found.append((int(box.count_contains(drawn)), far * dx, far * dy, box, line))
         if not found:
             text.remove()
             continue
-        _, x, y, across, up, box = min(found, key=lambda one: one[0])
-        text.set(position=(x, y), horizontalalignment=across, verticalalignment=up)
+        _, x, y, box, line = min(found, key=lambda one: one[0])
+        text.set(
+            position=(x, y),
+            horizontalalignment="left" if x > 0 else "right" if x else "center",
+            verticalalignment="bottom" if y > 0 else "top" if y else "center",
+        )
         taken.append(box)
+        if len(line):
+            drawn = np.concatenate([drawn, line])
+            axes.annotate(
+                "",
+                mark,
+                xytext=(0.9 * x, 0.9 * y),
+                textcoords="offset points",
+                arrowprops={"arrowstyle": "-", "color": scheme.muted, "lw": 0.6, "shrinkA": 0.0, "shrinkB": 2.5},
+            )
 
 
 def _policies(study: Study) -> list[str]:
