@@ -127,7 +127,7 @@ def _simulate(args: argparse.Namespace) -> Result:
     if args.log is not None:
         _make_empty(args.log)
     if args.report is not None:
-        _report().check(args.report)
+        imported("report_folder").check(args.report)
     with progress_bar() as progress:
         bar = progress.add_task("runs", total=len(routers) * args.seeds)
         runs = spread.run_all(
@@ -147,14 +147,14 @@ def _simulate(args: argparse.Namespace) -> Result:
     if args.report is not None:
         found = study.gather(world, terms, hindsight, runs, result)
         with progress_bar() as progress:
-            bar = progress.add_task("pictures", total=len(_report().plan(found)))
-            _report().write(args.report, found, on_picture=lambda: progress.advance(bar))
+            bar = progress.add_task("pictures", total=len(imported("report").plan(found)))
+            imported("report").write(args.report, found, on_picture=lambda: progress.advance(bar))
     return result
 
 
-def _report() -> ModuleType:
-    """Imported when it is asked for: what draws takes longer to import than a short run."""
-    return importlib.import_module("sim.report")
+def imported(name: str) -> ModuleType:
+    """A module of the report's, imported when it is asked for: what draws takes longer to import than a short run."""
+    return importlib.import_module(f"sim.{name}")
 
 
 def progress_bar() -> Progress:

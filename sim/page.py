@@ -1,28 +1,13 @@
-"""A report as one HTML document, which needs nothing but itself."""
+"""The report of a simulation as one HTML document."""
 
-import base64
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from html import escape
 
-from sim import tables
+from sim import html, tables
+from sim.html import Cell, Picture, plural, table
 from sim.result import Calibration, Four, PolicyResult, Result, Three
 from sim.study import Study
 from sim.world import Terms
-
-
-@dataclass(frozen=True, kw_only=True)
-class Picture:
-    """One picture, for light and for dark pages."""
-
-    section: str
-    """A key of `SECTIONS`."""
-    caption: str
-    alt: str
-    light: bytes
-    """PNG."""
-    dark: bytes
-
 
 SECTIONS: Mapping[str, tuple[str, str]] = {
     "policies": (
@@ -67,51 +52,11 @@ SECTIONS: Mapping[str, tuple[str, str]] = {
 }
 """Key -> its heading and how to read it, in the order of the page."""
 
-_STYLE = """
-:root { color-scheme: light dark; --surface: #ffffff; --page: #f6f5f1; --ink: #1c1c1a; --muted: #65645f;
-  --line: #e4e3dd; --mark: #2a78d6; }
-@media (prefers-color-scheme: dark) { :root { --surface: #1a1a19; --page: #111110; --ink: #f2f1ec; --muted: #b3b1a8;
-  --line: #363632; --mark: #6aa6ee; } }
-* { box-sizing: border-box; }
-body { margin: 0; background: var(--page); color: var(--ink); font: 16px/1.5 system-ui, sans-serif; }
-main { max-width: 1160px; margin: 0 auto; padding: 1.5rem 1rem 3rem; }
-h1 { font-size: 1.4rem; margin: 0 0 .75rem; }
-h2 { font-size: 1.15rem; margin: 2.25rem 0 .25rem; }
-p { margin: .25rem 0 .75rem; max-width: 46rem; overflow-wrap: anywhere; }
-.how, .note, figcaption { color: var(--muted); font-size: .92rem; }
-.verdict { font-size: 1.12rem; border-left: 4px solid var(--mark); padding: .1rem 0 .1rem .9rem; }
-.pictures { display: grid; gap: 1rem; grid-template-columns: repeat(auto-fit, minmax(min(100%, 25rem), 1fr));
-  align-items: start; }
-.pictures.one { max-width: 46rem; }
-figure { margin: 0; padding: .6rem; background: var(--surface); border: 1px solid var(--line); border-radius: 8px;
-  max-width: 46rem; }
-figcaption { overflow-wrap: anywhere; padding: 0 .2rem .4rem; }
-img { display: block; width: 100%; height: auto; }
-.table { overflow-x: auto; background: var(--surface); border: 1px solid var(--line); border-radius: 8px;
-  margin-bottom: 1rem; }
-small { color: var(--muted); font-size: .85em; }
-table { border-collapse: collapse; width: 100%; font-size: .9rem; font-variant-numeric: tabular-nums; }
-th, td { padding: .4rem .7rem; text-align: right; white-space: nowrap; border-top: 1px solid var(--line); }
-thead th { border-top: 0; white-space: normal; vertical-align: bottom; max-width: 16rem; overflow-wrap: break-word;
-  color: var(--muted); font-weight: 500; }
-th:first-child { text-align: left; font-weight: 600; white-space: normal; overflow-wrap: break-word;
-  min-width: 9.5rem; max-width: 24rem; }
-"""
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Cell:
-    """Two lines, the first bold where it is sure."""
-
-    text: str
-    under: str
-    sure: bool
-
 
 def render(study: Study, pictures: Sequence[Picture]) -> str:
-    """The document; all names in it are escaped."""
+    """The document."""
     result = study.result
-    title = f"Pointsman: {len(result.policies)} {_plural('policy', 'policies', len(result.policies))} on {study.world}"
+    title = f"Pointsman: {len(result.policies)} {plural('policy', 'policies', len(result.policies))} on {study.world}"
     inside = {
         "policies": _policies(result),
         "paired": _paired(result),
@@ -126,35 +71,21 @@ def render(study: Study, pictures: Sequence[Picture]) -> str:
     ]
     for key, (heading, how) in SECTIONS.items():
         shown = [picture for picture in pictures if picture.section == key]
-        parts.append(f'<section id="{key}"><h2>{escape(heading)}</h2><p class="how">{escape(how)}</p>')
-        parts += _notes(key, study)
-        parts.append(inside.get(key, ""))
-        if shown:
-            one = " one" if len(shown) == 1 else ""
-            parts.append(f'<div class="pictures{one}">{"".join(map(_figure, shown))}</div>')
-        parts.append("</section>")
-    return (
-        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        '<meta http-equiv="Content-Security-Policy" '
-        "content=\"default-src 'none'; img-src data:; style-src 'unsafe-inline'\">"
-        f"<title>{escape(title)}</title><style>{_STYLE}</style></head>\n<body><main>\n"
-        + "\n".join(part for part in parts if part)
-        + "\n</main></body></html>\n"
-    )
+        parts.append(html.section(key, heading, how, [*_notes(key, study), inside.get(key, "")], shown))
+    return html.document(title, parts)
 
 
 def _setting(result: Result, terms: Terms) -> str:
     first = result.policies[0]
     said = (
-        f"{first.seeds} {_plural('seed', 'seeds', first.seeds)} of {first.sessions} "
-        f"{_plural('session', 'sessions', first.sessions)} each, {result.tasks} tasks, {len(result.arms)} "
-        f"{_plural('arm', 'arms', len(result.arms))}; a success is worth ${terms.value_usd:g}, a session has up to "
-        f"{terms.max_attempts} {_plural('attempt', 'attempts', terms.max_attempts)}, a failure is noticed with chance "
+        f"{first.seeds} {plural('seed', 'seeds', first.seeds)} of {first.sessions} "
+        f"{plural('session', 'sessions', first.sessions)} each, {result.tasks} tasks, {len(result.arms)} "
+        f"{plural('arm', 'arms', len(result.arms))}; a success is worth ${terms.value_usd:g}, a session has up to "
+        f"{terms.max_attempts} {plural('attempt', 'attempts', terms.max_attempts)}, a failure is noticed with chance "
         f"{terms.detect:g}, and a good attempt thought failed with chance {terms.false_alarm:g}"
     )
     if terms.delay:
-        said += f"; how attempts went is told {terms.delay} {_plural('session', 'sessions', terms.delay)} later"
+        said += f"; how attempts went is told {terms.delay} {plural('session', 'sessions', terms.delay)} later"
     return said + "."
 
 
@@ -195,7 +126,7 @@ def _policies(result: Result) -> str:
             ]
         )
     headings = ["policy", "success", "$ a session", "utility", "escalated", "of ladder", "2nd half", "of ladder"]
-    return _table(headings, rows)
+    return table(headings, rows)
 
 
 def _four(policy: PolicyResult, spread: Four) -> list[str]:
@@ -215,18 +146,18 @@ def _paired(result: Result) -> str:
         "oracle": "oracle",
     }
     others = {**fixed, **{name: name for name in ranked if len(ranked) > 1}}
-    rows: list[list[str | _Cell]] = []
+    rows: list[list[str | Cell]] = []
     for name in ranked:
-        row: list[str | _Cell] = [name]
+        row: list[str | Cell] = [name]
         for other in others:
             gap = result.paired[name].get(other)
             if gap is None or other == name:
                 row.append("")
                 continue
             sure = gap.low > 0 or gap.high < 0
-            row.append(_Cell(text=f"{gap.difference:+.3f}", under=f"{gap.low:+.3f} to {gap.high:+.3f}", sure=sure))
+            row.append(Cell(text=f"{gap.difference:+.3f}", under=f"{gap.low:+.3f} to {gap.high:+.3f}", sure=sure))
         rows.append(row)
-    return _table(["policy", *others.values()], rows)
+    return table(["policy", *others.values()], rows)
 
 
 def _references(result: Result) -> str:
@@ -247,13 +178,13 @@ def _references(result: Result) -> str:
         ]
         for name, three in named
     ]
-    return _table(["reference", "success", "$ a session", "utility", "of ladder"], rows)
+    return table(["reference", "success", "$ a session", "utility", "of ladder"], rows)
 
 
 def _calibrations(result: Result) -> str:
     rows = [[policy.name, *_foretold(policy.calibration)] for policy in result.policies if policy.calibration]
     headings = ["policy", "attempts", "Brier score", "foretold − real success", "$ spent over foretold"]
-    return _table(headings, rows) if rows else ""
+    return table(headings, rows) if rows else ""
 
 
 def _foretold(found: Calibration) -> list[str]:
@@ -265,34 +196,3 @@ def _foretold(found: Calibration) -> list[str]:
 
 def _spread(stderr: float | None, scale: float) -> str:
     return "" if stderr is None else f" ± {scale * stderr:.{1 if scale > 1 else 3}f}"
-
-
-def _table(headings: Sequence[str], rows: Sequence[Sequence[str | _Cell]]) -> str:
-    head = "".join(f'<th scope="col">{_cell(heading)}</th>' for heading in headings)
-    body = "".join(
-        f'<tr><th scope="row">{_cell(name)}</th>{"".join(f"<td>{_cell(cell)}</td>" for cell in cells)}</tr>'
-        for name, *cells in rows
-    )
-    return f'<div class="table" tabindex="0"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
-
-
-def _cell(cell: str | _Cell) -> str:
-    if isinstance(cell, _Cell):
-        text = f"<strong>{escape(cell.text)}</strong>" if cell.sure else escape(cell.text)
-        return f"{text}<br><small>{escape(cell.under)}</small>"
-    return escape(cell).replace("&gt;", "&gt;<wbr>")  # a ladder may go on in the next line
-
-
-def _figure(picture: Picture) -> str:
-    light, dark = (
-        f"data:image/png;base64,{base64.b64encode(image).decode()}" for image in (picture.light, picture.dark)
-    )
-    return (
-        f"<figure><figcaption>{escape(picture.caption)}</figcaption><picture>"
-        f'<source media="(prefers-color-scheme: dark)" srcset="{dark}">'
-        f'<img alt="{escape(picture.alt)}" src="{light}"></picture></figure>'
-    )
-
-
-def _plural(one: str, many: str, n: int) -> str:
-    return one if n == 1 else many

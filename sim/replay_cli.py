@@ -14,7 +14,7 @@ from rich.console import Console
 from bandit import policy as policies
 from bandit.errors import InvalidInput
 from sim import replay_tables
-from sim.cli import above_zero, check_writable, progress_bar
+from sim.cli import above_zero, check_writable, imported, progress_bar
 from sim.logged import Log
 from sim.replay import Asked, replay
 from sim.replay_result import ReplayResult
@@ -45,6 +45,7 @@ def add_replay(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     parser.add_argument(
         "--gate", metavar="EXPR", help="'success|cost|utility >=|<= [number *] baseline [+|- number]', joined by 'and'"
     )
+    parser.add_argument("--report", metavar="DIR", type=Path, help="write a page with pictures: DIR/report.html")
     parser.add_argument("--json", metavar="FILE", help="write the result as JSON; - is standard output")
 
 
@@ -72,6 +73,14 @@ def _replay(args: argparse.Namespace) -> ReplayResult:
     if len(set(args.candidate)) < len(args.candidate):
         raise InvalidInput("--candidate", "one is given twice")
     asked = Asked(candidates=args.candidate, baseline=args.baseline, value_usd=args.value, gate=args.gate)
-    with Log(args.events, router=args.router, threads=cores()) as log, progress_bar() as progress:
-        bar = progress.add_task("sessions", total=len(args.candidate) * log.sessions)
-        return replay(log, asked, on_sessions=lambda n: progress.advance(bar, n))
+    if args.report is not None:
+        imported("report_folder").check(args.report)
+    with progress_bar() as progress:
+        with Log(args.events, router=args.router, threads=cores()) as log:
+            sessions = progress.add_task("sessions", total=len(args.candidate) * log.sessions)
+            result = replay(log, asked, on_sessions=lambda n: progress.advance(sessions, n))
+        if args.report is not None:
+            report = imported("replay_report")
+            pictures = progress.add_task("pictures", total=len(report.plan(result)))
+            report.write(args.report, result, on_picture=lambda: progress.advance(pictures))
+    return result

@@ -1,33 +1,11 @@
-"""A report: a folder with `report.html`, which holds everything, and its pictures as files beside it."""
+"""The report of a simulation: its pictures, and the folder with all of it."""
 
-import contextlib
-import re
-import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
-from bandit.errors import InvalidInput
-from sim import canvas, flow_plot, page, plots
-from sim.page import Picture
+from sim import flow_plot, page, plots, report_folder
+from sim.report_folder import Planned, slug
 from sim.study import PolicyStudy, Study
-
-
-@dataclass(frozen=True, kw_only=True)
-class Planned:
-    """A picture that is still to be drawn."""
-
-    file: str
-    """Its name without an ending."""
-    section: str
-    caption: str
-    alt: str
-    draw: plots.Draw
-
-    def drawn(self) -> Picture:
-        """The picture in both schemes."""
-        light, dark = (canvas.png(self.draw, scheme) for scheme in (canvas.LIGHT, canvas.DARK))
-        return Picture(section=self.section, caption=self.caption, alt=self.alt, light=light, dark=dark)
 
 
 def plan(study: Study) -> list[Planned]:
@@ -64,7 +42,7 @@ def _of_all(study: Study) -> Iterator[Planned]:
 
 def _of_one(study: Study, policy: PolicyStudy, number: int) -> Iterator[Planned]:
     name, calibration = policy.figures.name, policy.figures.calibration
-    ending = f"{number}-{re.sub('[^a-z0-9]+', '-', name.lower())[:40].strip('-')}".rstrip("-")
+    ending = f"{number}-{slug(name)}".rstrip("-")
     last = policy.shares.of_arm[-1]
     most = int(last.argmax())
     yield Planned(
@@ -100,32 +78,6 @@ def _of_one(study: Study, policy: PolicyStudy, number: int) -> Iterator[Planned]
     )
 
 
-def check(folder: Path) -> None:
-    """Makes the folder. Raises InvalidInput where it cannot be made, or nothing written into it."""
-    with _refusing(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-
-
 def write(folder: Path, study: Study, *, on_picture: Callable[[], None]) -> None:
-    """Writes the report over one that is there already; `on_picture` is called after each that `plan` has.
-
-    Raises InvalidInput where it cannot be written.
-    """
-    pictures = []
-    with _refusing(folder):
-        for planned in plan(study):
-            pictures.append(picture := planned.drawn())
-            (folder / f"{planned.file}.png").write_bytes(picture.light)
-            on_picture()
-        # A file's name may hold what is no letter at all.
-        (folder / "report.html").write_bytes(page.render(study, pictures).encode("utf-8", "replace"))
-
-
-@contextlib.contextmanager
-def _refusing(folder: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise InvalidInput("--report", f"{folder} cannot be written: {error.strerror}") from error
+    """Writes the report; `on_picture` is called after each picture that `plan` has. Raises InvalidInput."""
+    report_folder.write(folder, plan(study), lambda pictures: page.render(study, pictures), on_picture=on_picture)

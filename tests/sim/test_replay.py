@@ -159,6 +159,18 @@ def test_the_readmes_commands_run_as_they_stand(tmp_path: Path, monkeypatch: pyt
         assert main(shlex.split(command)) == 0
 
 
+def test_the_report_is_one_page_with_its_pictures_beside(uniform: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "report"
+    asked = ("--events", str(uniform), "--candidate", "always:b", "--candidate", "ladder:a>c")
+    assert run(*asked, "--gate", "cost <= baseline", "--report", str(folder)) in (0, 3, 4)
+    page = (folder / "report.html").read_text(encoding="utf-8")
+    assert "http" not in page.replace("http-equiv", "")
+    assert "ladder:a&gt;" in page
+    assert len(list(folder.glob("*.png"))) == 1 + 2 * 3 == page.count("<figure>")
+    (tmp_path / "file").write_text("in the way")
+    assert run(*asked, "--report", str(tmp_path / "file")) == 2
+
+
 def test_json_on_standard_output_is_nothing_else(uniform: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("--events", str(uniform), "--candidate", "always:b", json_file=Path("-")) == 0
     assert json.loads(capsys.readouterr().out)["candidates"][0]["gate"] is None
