@@ -21,9 +21,6 @@ from sim import compare, outcomes, references, runner, spread, struggling, study
 from sim.result import OptimumResult, Result
 from sim.world import Terms, World, every_arm, shares
 
-_NOT_BUILT = {"ray": None}
-"""Flags that are understood and refused, and the value at which they ask for nothing."""
-
 
 def add_simulate(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
     """Adds the subcommand `simulate`; the parsed arguments' `run` is what to call with them."""
@@ -67,7 +64,11 @@ def add_simulate(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser
         "--sessions", metavar="N", type=_count, help="draw N tasks with replacement (default: each task once)"
     )
     parser.add_argument("--seeds", metavar="N", type=_count, default=20, help="independent runs of each policy (20)")
-    parser.add_argument("--jobs", metavar="N", type=_count, help="processes (default: one a core)")
+    spreading = parser.add_mutually_exclusive_group()
+    spreading.add_argument("--jobs", metavar="N", type=_count, help="processes (default: one a core)")
+    spreading.add_argument(
+        "--ray", metavar="ADDRESS", help="spread over a Ray cluster instead: local, auto, or its address (extra: ray)"
+    )
     parser.add_argument("--json", metavar="FILE", help="write the result as JSON; - is standard output")
     parser.add_argument(
         "--delay",
@@ -82,8 +83,6 @@ def add_simulate(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser
     parser.add_argument(
         "--report", metavar="DIR", type=Path, help="write a report: DIR/report.html, one file, and its pictures"
     )
-    for flag in _NOT_BUILT:
-        parser.add_argument(f"--{flag}", metavar="…", help="not built yet")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -109,9 +108,6 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _simulate(args: argparse.Namespace) -> Result:
-    for flag, nothing in _NOT_BUILT.items():
-        if getattr(args, flag) != nothing:
-            raise InvalidInput(f"--{flag}", "not built yet")
     world = _world(args)
     terms = Terms(
         value_usd=args.value,
@@ -137,6 +133,7 @@ def _simulate(args: argparse.Namespace) -> Result:
             seeds=args.seeds,
             sessions=args.sessions,
             jobs=args.jobs or spread.cores(),
+            ray=args.ray,
             on_run=lambda: progress.advance(bar),
             log=args.log,
         )

@@ -25,7 +25,7 @@ def differences(result: ReplayResult) -> Draw:
             axes.plot([found.estimate], [row], "o", ms=5.5, color=colour)
         axes.set_yticks(range(len(rows)), [canvas.name(name) for name, _ in rows])
         axes.set_ylim(len(rows) - 0.5, -0.5)
-        axes.set_xlabel("dollars a session more than the baseline")
+        axes.set_xlabel("utility minus the baseline's, dollars")
         axes.grid(axis="y", visible=False)
         return figure
 

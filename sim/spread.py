@@ -1,4 +1,4 @@
-"""Runs spread over processes: the same numbers whatever their number.
+"""Runs spread over processes, or over a Ray cluster: the same numbers whatever their number.
 
 A worker gets the world once, when it starts, and runs with one BLAS thread, since the last bits of a fit depend on
 the number of threads.
@@ -45,16 +45,23 @@ def run_all(
     jobs: int,
     on_run: Callable[[], None],
     log: Path | None = None,
+    ray: str | None = None,
 ) -> dict[str, list[Run]]:
     """Every policy under seeds 0 … `seeds` - 1: name -> its runs by seed. `on_run` is called after each.
     The events of a run are written into a folder of its own under `log`.
 
     `policies` are, by name, what the router of each is set to, but for its seed. With one job everything runs in this
-    process. Raises what `runner.run` raises.
+    process; with `ray`, the address of a cluster, each run is a task there. Raises what `runner.run` raises, and
+    InvalidInput where there is no such cluster.
     """
     wanted = [(policy, seed) for seed in range(seeds) for policy in policies]
     done: dict[tuple[str, int], Run] = {}
-    if jobs == 1:
+    if ray is not None:
+        from sim import ray_cluster  # ray is an extra, and takes long to import
+
+        calls = {(policy, seed): (policy, policies[policy], seed, sessions, log) for policy, seed in wanted}
+        done = ray_cluster.run(ray, _on_cluster, (world, terms), calls, on_result=on_run)
+    elif jobs == 1:
         with threadpoolctl.threadpool_limits(limits=1):
             for policy, seed in wanted:
                 done[policy, seed] = _logged(world, terms, policy, policies[policy], seed, sessions, log)
@@ -78,6 +85,13 @@ def run_all(
                 pool.shutdown(cancel_futures=True)
                 raise
     return {policy: [done[policy, seed] for seed in range(seeds)] for policy in policies}
+
+
+def _on_cluster(
+    given: tuple[World, Terms], name: str, policy: RouterSettings, seed: int, sessions: int | None, log: Path | None
+) -> Run:
+    with threadpoolctl.threadpool_limits(limits=1):
+        return _logged(*given, name, policy, seed, sessions, log)
 
 
 def _start(world: World, terms: Terms, sessions: int | None, log: Path | None) -> None:

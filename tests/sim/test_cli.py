@@ -137,7 +137,7 @@ REFUSED = {
     "delay": (["--outcomes", "FILE", "--delay", "-1"], "--delay: "),
     "figures": (["--outcomes", "FILE", "--figures", "x"], "--figures: no file x"),
     "log": (["--outcomes", "FILE", "--log", "/proc/nothing"], "--log: /proc/nothing cannot be used"),
-    "ray": (["--outcomes", "FILE", "--ray", "x"], "--ray: not built yet"),
+    "ray": (["--outcomes", "FILE", "--ray", "x"], "--ray: "),
     "report": (["--outcomes", "FILE", "--report", "/proc/nothing"], "--report: /proc/nothing cannot be written"),
     "a file for a report": (["--outcomes", "FILE", "--report", "FILE"], "--report: "),
     "no such flag": (["--outcomes", "FILE", "--nonsense"], "--nonsense"),
