@@ -66,6 +66,16 @@ class Configuration(msgspec.Struct, frozen=True, kw_only=True):
         """The policy of that version."""
         return next((policy for policy in self.policies if policy.version == version), None)
 
+    @property
+    def canary(self) -> PolicyRecord | None:
+        """The policy that runs as a canary, if one does."""
+        return next((policy for policy in self.policies if policy.stage is PolicyStage.CANARY), None)
+
+    @property
+    def shadows(self) -> tuple[PolicyRecord, ...]:
+        """The policies that are asked beside the one that decides."""
+        return tuple(policy for policy in self.policies if policy.stage is PolicyStage.SHADOW)
+
     def outages(self, arm_id: str, now_us: int) -> dict[str, Down]:
         """What of an arm is down at `now_us`: by endpoint, empty for the arm as a whole."""
         arm = self.arm(arm_id)

@@ -15,6 +15,7 @@ from bandit.session import Session, without_tried
 from bandit.types import (
     NO_REQUIREMENTS,
     ArmScore,
+    Assignment,
     Decision,
     Features,
     Mode,
@@ -98,6 +99,8 @@ class Question:
     reason: SelectReason
     pinned_arm: str = ""
     """An arm to take with propensity 1, whatever the policy thinks of it."""
+    assignment: Assignment | None = None
+    """The lottery by which the policy that is asked is the one to decide, if there was one."""
     may_end: bool = False
     """Whether the session is exhausted where the policy finds no arm eligible, by its expected cost say."""
 
@@ -172,6 +175,7 @@ def _draw(vintage: Vintage, question: Question, distribution: Distribution) -> t
         policy_version=vintage.policy_version,
         epoch=vintage.epoch,
         epoch_hash=vintage.epoch_hash,
+        assignment=question.assignment,
     ), stop
 
 
@@ -212,13 +216,29 @@ def confirm(vintage: Vintage, decision: Decision) -> str:
         decision_id=decision.decision_id,
         reason=reason,
         pinned_arm=decision.arm if reason is SelectReason.PINNED else "",
+        assignment=decision.assignment,
     )
+    if decision.attempt == 1 and decision.assignment is not None and not _is_assigned(decision):
+        return f"recomputed, the session is not for policy {decision.policy_version!r} to decide"
     ((again, _),) = decide(vintage, [question])
     if again is None:
         return "recomputed, the session gives up"
     if again != decision:
         return f"recomputed, it is {again.arm} with propensity {again.propensity!r}"
     return ""
+
+
+def _is_assigned(decision: Decision) -> bool:
+    """Whether the lottery that the decision tells of gave the session to the policy that decided."""
+    assignment, situation = decision.assignment, decision.situation
+    assert assignment is not None, "the caller has looked"
+    drawn = sampling.draw_canary(
+        assignment.share,
+        seed=situation.seed,
+        session_id=situation.session_id,
+        policy_version=assignment.canary,
+    )
+    return drawn == (decision.policy_version == assignment.canary)
 
 
 def _pinned(question: Question) -> Distribution:

@@ -14,6 +14,7 @@ from bandit.types import (
     ProgressAction,
     Requirements,
     RouterSettings,
+    Shadow,
     Signals,
 )
 
@@ -63,6 +64,8 @@ class Decided(msgspec.Struct, frozen=True, kw_only=True, tag="decided", omit_def
     left: EscalationReason | None = None
     endpoint: str = ""
     """Where the agent was told to reach the arm; empty where the arm has no named endpoints."""
+    shadows: tuple[Shadow, ...] = ()
+    """What other policies would have done: those in shadow, and the live one beside a canary's decision."""
 
 
 class Stuck(msgspec.Struct, frozen=True, kw_only=True, tag="stuck", omit_defaults=True):

@@ -4,21 +4,35 @@ A block is cut by what the log holds, never by time, so the same prefix of the l
 whoever folds it and whenever. It ends where a sixteenth as many outcomes as all before it have come, at least 1 and
 at most 64: early on every outcome counts at once, later the posterior is never more than about 6 % behind. Where a
 session is erased that taught something in the block at hand, the block ends early.
+
+Policies in shadow and the canary learn beside the live one: each has a state of its own in every epoch, by the same
+blocks. One that begins starts from all that the live one has learned from, so that it is level with it.
 """
 
 import hashlib
-from collections.abc import Iterable
-from typing import Any, Protocol
+from collections.abc import Iterable, Mapping
+from typing import Any, Protocol, TypeAlias
 
 import msgspec
 
 from bandit import policy as policies
 from bandit.configuration import Configuration
 from bandit.decision import Vintage
-from bandit.events import ArmPut, Closed, Decided, Erased, Escalated, Event, Progressed, Rewarded, RouterPut
+from bandit.events import (
+    ArmPut,
+    Closed,
+    Decided,
+    Erased,
+    Escalated,
+    Event,
+    PolicyPut,
+    Progressed,
+    Rewarded,
+    RouterPut,
+)
 from bandit.pacing import NO_PACE, Pace
 from bandit.session import AttemptRow, Session, SessionChange, apply
-from bandit.types import Arm, Mode, RouterSettings
+from bandit.types import Arm, Mode, PolicyStage, RouterSettings
 
 _LARGEST_BLOCK = 64
 _BLOCK_SHARE = 16
@@ -59,6 +73,19 @@ class InMemory:
         return self._sessions.values()
 
 
+_States: TypeAlias = dict[str, tuple[policies.AnyPolicy, Any]]
+"""By version, policies and what they have learned."""
+
+
+class State(msgspec.Struct, frozen=True, kw_only=True):
+    """What a policy has learned, as data."""
+
+    policy: str
+    """Its specification."""
+    policy_version: str
+    state: bytes
+
+
 class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     """A learner at the end of a block, as data: what an epoch file holds."""
 
@@ -78,6 +105,8 @@ class Snapshot(msgspec.Struct, frozen=True, kw_only=True):
     pace: Pace = NO_PACE
     """How spending stood against the budget."""
     state: bytes
+    beside: tuple[State, ...] = ()
+    """What the policies in shadow and the canary have learned from the same."""
 
 
 class Learner:
@@ -91,6 +120,9 @@ class Learner:
         self.pace = NO_PACE
         """How spending stands after the last event fed."""
         self.vintage: Vintage | None = None
+        self.beside: Mapping[str, Vintage] = {}
+        """By version, the policies in shadow and the canary at the same epoch. One that has raised an error is missing:
+        it must not hold up the others."""
         self.seq = 0
         """Last sequence number fed."""
         self.epoch_seq = 0
@@ -121,6 +153,8 @@ class Learner:
                     self._take_over(settings)
                     return True
                 return frozen and not self._frozen and self._end_block_if_full()
+            case PolicyPut():
+                return self._follow()
             case ArmPut():
                 return self._end_block()
             case Decided() | Escalated() | Rewarded() | Closed():
@@ -146,13 +180,55 @@ class Learner:
 
     def _take_over(self, settings: RouterSettings) -> None:
         """A policy that takes over learns from all that was logged before it."""
+        version = settings.policy_version
+        ready = self.beside.get(version)
+        if ready is not None and ready.policy.spec == settings.policy:
+            others = {other: vintage for other, vintage in self.beside.items() if other != version}
+            self._publish(ready.policy, version, ready.state, _states(others))
+            return
+        beside = self._fold_beside(self._changes())
         policy = policies.parse(settings.policy)
         state = policy.start(self._arms)
-        past = [SessionChange(session_id=s.session_id, before=(), after=s.rows()) for s in self._sessions.everything()]
-        if past := [change for change in past if change.after]:
-            state = policy.fold(state, self._arms, past)
         self._dirty, self._pending = {}, 0
-        self._publish(policy, settings.policy_version, state)
+        if past := self._past():
+            state = policy.fold(state, self._arms, past)
+        self._publish(policy, version, state, beside)
+
+    def _follow(self) -> bool:
+        """Begins and ends what is learned beside the live policy. One that is to be live is kept until it is."""
+        stages = {record.version: record.stage for record in self.configuration.policies}
+        followed = (PolicyStage.SHADOW, PolicyStage.CANARY, PolicyStage.LIVE)
+        self.beside = {version: at for version, at in self.beside.items() if stages.get(version) in followed}
+        begun = [
+            record
+            for record in self.configuration.policies
+            if record.stage in followed[:2] and record.version not in self.beside
+        ]
+        if not begun or self.vintage is None:
+            return False
+        past = self._past()
+        beside = _states(self.beside)
+        for record in begun:
+            try:
+                policy = policies.parse(record.policy)
+                state = policy.start(self._arms)
+                beside[record.version] = policy, policy.fold(state, self._arms, past) if past else state
+            except Exception:
+                continue
+        self._publish(self.vintage.policy, self.vintage.policy_version, self.vintage.state, beside)
+        return True
+
+    def _past(self) -> list[SessionChange]:
+        """All that was learned from so far, as if it were new."""
+        past = []
+        for session in self._sessions.everything():
+            dirty = self._dirty.get(session.session_id)
+            past.append(
+                SessionChange(
+                    session_id=session.session_id, before=(), after=session.rows() if dirty is None else dirty
+                )
+            )
+        return [change for change in past if change.after]
 
     @property
     def _arms(self) -> tuple[Arm, ...]:
@@ -202,30 +278,45 @@ class Learner:
         policy, version = self.vintage.policy, self.vintage.policy_version
         if self._frozen:
             # The arms count at once; what was reported meanwhile has to wait.
-            self._publish(policy, version, policy.fold(self.vintage.state, self._arms, []))
-            return True
+            changes = []
+        else:
+            changes = self._changes()
+            self._outcomes += self._pending
+            self._dirty, self._pending = {}, 0
+        beside = self._fold_beside(changes)
+        self._publish(policy, version, policy.fold(self.vintage.state, self._arms, changes), beside)
+        return True
+
+    def _changes(self) -> list[SessionChange]:
+        """What the block at hand has changed."""
         changes = []
         for session_id, before in self._dirty.items():
             session = self._sessions.get(session_id)
             after = session.rows() if session is not None else ()
             if after != before:
                 changes.append(SessionChange(session_id=session_id, before=before, after=after))
-        self._outcomes += self._pending
-        self._dirty, self._pending = {}, 0
-        self._publish(policy, version, policy.fold(self.vintage.state, self._arms, changes))
-        return True
+        return changes
 
-    def _publish(self, policy: policies.AnyPolicy, version: str, state: Any) -> None:
+    def _fold_beside(self, changes: list[SessionChange]) -> _States:
+        folded: _States = {}
+        for version, (policy, state) in _states(self.beside).items():
+            try:
+                folded[version] = policy, policy.fold(state, self._arms, changes)
+            except Exception:
+                continue
+        return folded
+
+    def _publish(self, policy: policies.AnyPolicy, version: str, state: Any, beside: _States) -> None:
         self.epoch_seq = self.seq
         self._waiting, self._unlearned = self._pending, tuple(self._dirty.items())
         self._epoch_pace = self.pace
-        self.vintage = Vintage(
-            policy=policy,
-            policy_version=version,
-            epoch=self.vintage.epoch + 1 if self.vintage is not None else 0,
-            epoch_hash=state_hash(policy.dump(state)),
-            state=state,
-        )
+        epoch = self.vintage.epoch + 1 if self.vintage is not None else 0
+        self.vintage = _vintage(policy, version, epoch, state)
+        self.beside = {other: _vintage(its, other, epoch, state) for other, (its, state) in beside.items()}
+
+    def vintages(self) -> dict[str, Vintage]:
+        """The newest epoch of each policy that learns, by version."""
+        return {**self.beside, **({self.vintage.policy_version: self.vintage} if self.vintage is not None else {})}
 
     def snapshot(self) -> bytes:
         """The learner at the end of its newest block, as bytes. Raises ValueError where there is no epoch yet."""
@@ -243,6 +334,10 @@ class Learner:
                 unlearned=self._unlearned,
                 pace=self._epoch_pace,
                 state=self.vintage.policy.dump(self.vintage.state),
+                beside=tuple(
+                    State(policy=at.policy.spec, policy_version=version, state=at.policy.dump(at.state))
+                    for version, at in self.beside.items()
+                ),
             ),
             order="sorted",
         )
@@ -264,15 +359,33 @@ class Learner:
         learner._waiting, learner._unlearned = snapshot.waiting, snapshot.unlearned
         learner.pace = learner._epoch_pace = snapshot.pace
         learner._pending, learner._dirty = snapshot.waiting, dict(snapshot.unlearned)
-        policy = policies.parse(snapshot.policy)
-        learner.vintage = Vintage(
-            policy=policy,
-            policy_version=snapshot.policy_version,
-            epoch=snapshot.epoch,
-            epoch_hash=state_hash(snapshot.state),
-            state=policy.load(snapshot.state),
-        )
+        learner.vintage = _loaded(snapshot.policy, snapshot.policy_version, snapshot.epoch, snapshot.state)
+        learner.beside = {
+            other.policy_version: _loaded(other.policy, other.policy_version, snapshot.epoch, other.state)
+            for other in snapshot.beside
+        }
         return learner
+
+
+def _states(vintages: Mapping[str, Vintage]) -> _States:
+    return {version: (vintage.policy, vintage.state) for version, vintage in vintages.items()}
+
+
+def _vintage(policy: policies.AnyPolicy, version: str, epoch: int, state: Any) -> Vintage:
+    return Vintage(
+        policy=policy,
+        policy_version=version,
+        epoch=epoch,
+        epoch_hash=state_hash(policy.dump(state)),
+        state=state,
+    )
+
+
+def _loaded(spec: str, version: str, epoch: int, blob: bytes) -> Vintage:
+    policy = policies.parse(spec)
+    return Vintage(
+        policy=policy, policy_version=version, epoch=epoch, epoch_hash=state_hash(blob), state=policy.load(blob)
+    )
 
 
 def state_hash(blob: bytes) -> str:

@@ -17,6 +17,7 @@ from bandit.events import Decided, Escalated, Stuck
 from bandit.session import ESCALATED, Session, apply, check_running, on_select, require_eligible
 from bandit.types import (
     NO_REQUIREMENTS,
+    Assignment,
     BarKind,
     Decision,
     EscalationReason,
@@ -45,6 +46,7 @@ class _Select(TypedDict):
     requirements: NotRequired[Requirements]
     endpoint_of: NotRequired[EndpointOf]
     budget_price: NotRequired[float]
+    assignment: NotRequired[Assignment | None]
 
 
 class _Escalate(TypedDict):
@@ -58,6 +60,7 @@ class _Escalate(TypedDict):
     endpoint: NotRequired[str]
     endpoint_of: NotRequired[EndpointOf]
     budget_price: NotRequired[float]
+    assignment: NotRequired[Assignment | None]
 
 
 Events = tuple[Decided] | tuple[Escalated] | tuple[Escalated, Decided]
@@ -90,11 +93,13 @@ def begin_select(
     requirements: Requirements = NO_REQUIREMENTS,
     endpoint_of: EndpointOf = nameless,
     budget_price: float = 0.0,
+    assignment: Assignment | None = None,
 ) -> Decision | Step:
     """The running decision where the session sticks to it, else the step to a new attempt.
 
     `offers` are the arms under `requirements` and the router's rules. `decision_id` is the id of the new decision, if
     one is made. A pinned arm overrides everything but retirement, unavailability and what it cannot do or take.
+    `assignment` is how the policy that is to be asked came to decide, where a canary runs.
     Raises Unknown for a pinned arm that is not among the offers, NoEligibleArm and WrongOrder.
     """
     if pinned_arm:
@@ -118,7 +123,13 @@ def begin_select(
         assert decision is not None, "only an alarm allows giving up"
         return (Decided(decision=decision, left=begin.left, endpoint=endpoint_of(decision.arm)),)
 
-    question = Question(situation=situation, decision_id=decision_id, reason=begin.reason, pinned_arm=pinned_arm)
+    question = Question(
+        situation=situation,
+        decision_id=decision_id,
+        reason=begin.reason,
+        pinned_arm=pinned_arm,
+        assignment=assignment,
+    )
     return Step(question=question, finish=finish)
 
 
@@ -148,6 +159,7 @@ def begin_escalate(
     endpoint: str = "",
     endpoint_of: EndpointOf = nameless,
     budget_price: float = 0.0,
+    assignment: Assignment | None = None,
 ) -> Step | tuple[Escalated]:
     """The step out of the running attempt, which `decision_id` must name: its second event begins the next one.
 
@@ -187,7 +199,13 @@ def begin_escalate(
         ended = finish(None, 1.0)
         assert len(ended) == 1
         return ended
-    question = Question(situation=situation, decision_id=next_decision_id, reason=ESCALATED[reason], may_end=True)
+    question = Question(
+        situation=situation,
+        decision_id=next_decision_id,
+        reason=ESCALATED[reason],
+        may_end=True,
+        assignment=assignment,
+    )
     return Step(question=question, finish=finish)
 
 

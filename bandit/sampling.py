@@ -78,3 +78,9 @@ def draw_arm(propensities: Floats, *, seed: int, session_id: str, attempt: int) 
 def draw_stop(stop_propensity: float, *, seed: int, session_id: str, attempt: int) -> bool:
     """Whether the session gives up before `attempt`, with probability `stop_propensity`."""
     return uniform(b"stop", seed, session_id, attempt) < stop_propensity
+
+
+def draw_canary(share: float, *, seed: int, session_id: str, policy_version: str) -> bool:
+    """Whether a canary of that version, with that share of new sessions, decides for the session."""
+    # A version holds no control characters, so that no two pairs give the same key.
+    return uniform(b"canary", seed, f"{policy_version}\0{session_id}", 0) < share

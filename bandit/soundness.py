@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 
 from bandit import policy as policies
+from bandit import policy_file
 from bandit.configuration import Configuration
 from bandit.errors import InvalidInput
 from bandit.events import (
@@ -28,9 +29,11 @@ from bandit.events import (
     RouterPut,
     Stuck,
 )
+from bandit.evidence import require_gate
 from bandit.keys import MOST_ATTEMPTS, MOST_DRAWS
+from bandit.promotion import MOST_SHADOWS
 from bandit.session import Session
-from bandit.types import Decision, RouterSettings
+from bandit.types import Decision, PolicyRecord, PolicyStage, RouterSettings
 
 _MOST = 1e12
 """Of dollars, seconds, tokens: far beyond any real one, and sums of them stay finite."""
@@ -45,8 +48,10 @@ _SHARES = frozenset(
         "error_share",
         "exploration_floor",
         "missing_success",
+        "propensities",
         "propensity",
         "quality_floor",
+        "share",
         "stop_propensity",
         "success",
         "success_high",
@@ -83,6 +88,7 @@ def check(
         case Decided(decision=decision):
             about, refers_to = decision.session_id, decision.decision_id
             _check_decision(decision, router, session, configuration)
+            _check_shadows(event)
             if event.left is not None:
                 _require(session is not None, "body.left", "there is no attempt to leave")
         case Stuck(decision_id=refers_to) | Progressed(decision_id=refers_to) | Escalated(decision_id=refers_to):
@@ -121,6 +127,19 @@ def _check_decision(decision: Decision, router: str, session: Session | None, co
     _require(known >= scored | set(decision.ladder), "body.decision.scores", "an arm has not been put")
 
 
+def _check_shadows(event: Decided) -> None:
+    decision = event.decision
+    for shadow in event.shadows:
+        lengths = (0, len(decision.situation.offers))
+        _require(len(shadow.propensities) in lengths, "body.shadows.propensities", "are not one an offer")
+        attempts = shadow.terms.attempts_left if shadow.terms is not None else 0
+        _require(attempts <= MOST_ATTEMPTS, "body.shadows.terms.attempts_left", "too large")
+        draws = shadow.terms.draws if shadow.terms is not None else 1
+        _require(draws <= MOST_DRAWS, "body.shadows.terms.draws", "too large")
+    if decision.assignment is not None:
+        _require(0.0 < decision.assignment.share < 1.0, "body.decision.assignment.share", "must lie between 0 and 1")
+
+
 def _check_configuring(event: Event, router: str, configuration: Configuration) -> None:
     match event:
         case RouterPut(settings=settings):
@@ -135,9 +154,33 @@ def _check_configuring(event: Event, router: str, configuration: Configuration) 
         case PolicyPut(policy=policy):
             _require(_is_name(policy.version), "body.policy.version", "must be a name")
             _require(policy.created_us <= _MOST_US, "body.policy.created_us", "after the year 9999")
+            _check_tried(policy, configuration)
         case AvailabilitySet(arm=arm_id):
             _require(configuration.arm(arm_id) is not None, "body.arm", f"there is no arm {arm_id!r}")
             _require(event.until_us <= _MOST_US, "body.until_us", "after the year 9999")
+
+
+def _check_tried(record: PolicyRecord, configuration: Configuration) -> None:
+    """A policy that is to be asked can be, and a canary has its terms."""
+    if record.stage not in (PolicyStage.SHADOW, PolicyStage.CANARY):
+        return
+    try:
+        policies.parse(record.policy).start(configuration.arms)
+        if record.definition:
+            policy_file.parse(record.definition)
+    except InvalidInput as error:
+        raise InvalidInput("body.policy", str(error)) from error
+    if record.stage is PolicyStage.SHADOW:
+        others = [shadow for shadow in configuration.shadows if shadow.version != record.version]
+        _require(len(others) < MOST_SHADOWS, "body.policy.stage", "too many are in shadow")
+        return
+    _require(configuration.settings is not None, "router", "has not been put")
+    running = configuration.canary
+    _require(running in (None, configuration.policy(record.version)), "body.policy.stage", "another canary runs")
+    _require(record.canary is not None, "body.policy.canary", "is missing")
+    if record.canary is not None:
+        _require(0.0 < record.canary.share < 1.0, "body.policy.canary.share", "must lie between 0 and 1")
+        require_gate(record.canary.gate, "body.policy.canary.gate")
 
 
 def _check_settings(field: str, settings: RouterSettings, router: str) -> None:

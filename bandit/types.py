@@ -68,6 +68,10 @@ class PolicyStage(enum.StrEnum):
     """What a policy of a router is doing."""
 
     CREATED = "created"
+    SHADOW = "shadow"
+    """It is asked beside the live one, and what it says is logged."""
+    CANARY = "canary"
+    """It decides for a random share of new sessions."""
     LIVE = "live"
     SUPERSEDED = "superseded"
     ROLLED_BACK = "rolled_back"
@@ -261,6 +265,17 @@ class RouterSettings(msgspec.Struct, frozen=True, kw_only=True):
     """Scale of the posterior's spread in those draws; 1 is plain Thompson sampling."""
 
 
+class Canary(msgspec.Struct, frozen=True, kw_only=True):
+    """On what terms a policy decides for a share of new sessions."""
+
+    share: float
+    """Of new sessions, in (0, 1)."""
+    gate: str
+    """What it must hold against the live policy; see `gate`."""
+    hold: bool = False
+    """Where the gate is held, it is left to an operator to promote it."""
+
+
 class PolicyRecord(msgspec.Struct, frozen=True, kw_only=True):
     """A policy that a router has or had."""
 
@@ -278,6 +293,8 @@ class PolicyRecord(msgspec.Struct, frozen=True, kw_only=True):
     """Version of the policy that was live before this one was promoted; empty where none was."""
     settings: RouterSettings | None = None
     """The router's when this one was live last; None before."""
+    canary: Canary | None = None
+    """The terms on which it is a canary, or was one last."""
 
 
 class BarKind(enum.StrEnum):
@@ -340,6 +357,19 @@ class Situation(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, g
     alpha: float
 
 
+class Assignment(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
+    """A lottery between two policies that a new session took part in."""
+
+    canary: str
+    """Version of the policy that decides with a chance of `share`; else the live one does."""
+    share: float
+    """In (0, 1)."""
+
+    def propensity(self, policy_version: str) -> float:
+        """The chance with which that policy was the one to decide."""
+        return self.share if policy_version == self.canary else 1.0 - self.share
+
+
 class ArmScore(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
     """What the policy believed of one arm at a decision; None where the policy believes nothing."""
 
@@ -372,6 +402,13 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc
     policy_version: str
     epoch: int
     epoch_hash: str
+    assignment: Assignment | None = None
+    """How that policy came to decide, where a canary runs; the attempts of a session share it."""
+
+    @property
+    def policy_propensity(self) -> float:
+        """The chance with which that policy was the one to decide, in (0, 1]."""
+        return self.assignment.propensity(self.policy_version) if self.assignment is not None else 1.0
 
     @property
     def session_id(self) -> str:
@@ -382,6 +419,38 @@ class Decision(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc
     def attempt(self) -> int:
         """Number of the attempt it begins, from 1."""
         return self.situation.attempt
+
+
+class Terms(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
+    """The parts of a situation that go with a policy."""
+
+    objective: Objective
+    attempts_left: int
+    exploration_floor: float
+    draws: int
+    alpha: float
+
+
+class Shadow(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, gc=False):
+    """What a policy that did not decide would have done in a decision's place, at the decision's epoch."""
+
+    policy: str
+    policy_version: str
+    epoch_hash: str
+    """Of its own state."""
+    terms: Terms | None = None
+    """Where they differ from the decision's."""
+    propensities: tuple[float, ...] = ()
+    """Of the decision's offers, in their order; empty where it would have given up for certain, or failed."""
+    stop_propensity: float = 0.0
+    """Probability with which it would have given up instead."""
+    success_mean: float | None = None
+    """What it predicted of the arm it would have drawn, on average over its propensities; None where it predicts
+    nothing, …"""
+    cost_usd: float | None = None
+    """… and the attempt's expected dollars."""
+    error: str = ""
+    """Why there is no answer of it."""
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):

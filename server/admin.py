@@ -19,8 +19,7 @@ _Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 class Admin(admin_pb2_grpc.AdminServicer):
     """What the methods mean stands in admin.proto. They raise; `server.rpc` makes statuses of it.
 
-    A change is answered when the next decision will be taken under it. Methods that are not here yet are the generated
-    ones, which say UNIMPLEMENTED.
+    A change is answered when the next decision will be taken under it.
     """
 
     def __init__(self, engine: Engine, administration: Administration, changes: convert.Changes) -> None:
@@ -122,6 +121,26 @@ class Admin(admin_pb2_grpc.AdminServicer):
         policies = self._administration.policies(self._changes.router(request.router))
         return pb.ListPoliciesResponse(policies=[self._policy(request.router, policy) for policy in policies])
 
+    async def StartShadow(self, request: pb.StartShadowRequest, context: _Context) -> pb.StartShadowResponse:
+        """See the proto."""
+        repeat = self._changes.repeat("StartShadow", request)
+        stands = await self._engine.answer(
+            repeat, lambda: self._administration.start_shadow(self._changes.start_shadow(request))
+        )
+        assert isinstance(stands, PolicyStands)
+        await self._administration.learns(self._changes.router(request.router), stands.policy.version)
+        return pb.StartShadowResponse(policy=self._policy(request.router, stands))
+
+    async def StartCanary(self, request: pb.StartCanaryRequest, context: _Context) -> pb.StartCanaryResponse:
+        """See the proto."""
+        repeat = self._changes.repeat("StartCanary", request)
+        stands = await self._engine.answer(
+            repeat, lambda: self._administration.start_canary(self._changes.start_canary(request))
+        )
+        assert isinstance(stands, PolicyStands)
+        await self._administration.learns(self._changes.router(request.router), stands.policy.version)
+        return pb.StartCanaryResponse(policy=self._policy(request.router, stands))
+
     async def PromotePolicy(self, request: pb.PromotePolicyRequest, context: _Context) -> pb.PromotePolicyResponse:
         """See the proto."""
         repeat = self._changes.repeat("PromotePolicy", request)
@@ -146,4 +165,4 @@ class Admin(admin_pb2_grpc.AdminServicer):
         return convert.router(stands.settings, self._administration.created_us(stands.settings.id))
 
     def _policy(self, router: str, stands: PolicyStands) -> pb.Policy:
-        return convert.policy(stands.policy, self._administration.created_us(self._changes.router(router)))
+        return convert.policy(stands, self._administration.created_us(self._changes.router(router)))

@@ -13,7 +13,8 @@ from bandit import promotion
 from bandit.configuration import Configuration
 from bandit.errors import AlreadyThere, Unknown, WrongOrder
 from bandit.events import ArmPut, AvailabilitySet, PolicyPut, RouterPut
-from bandit.types import Mode, RouterSettings
+from bandit.evidence import Verdict
+from bandit.types import Mode, PolicyRecord, PolicyStage, RouterSettings
 from server.commands import (
     ArmStands,
     CreatePolicy,
@@ -27,6 +28,9 @@ from server.commands import (
     RouterView,
     SetAvailability,
     SetMode,
+    StartCanary,
+    StartShadow,
+    TrialStands,
     UpdateRouter,
 )
 from server.ids import Clock
@@ -42,13 +46,20 @@ class Administration:
     """Changes and shows what routers are. Methods that name a router raise Unknown where there is none of that name."""
 
     def __init__(
-        self, routers: Mapping[str, Router], reader: EventReader, clock: Clock, round_us: Callable[[], int]
+        self,
+        routers: Mapping[str, Router],
+        reader: EventReader,
+        clock: Clock,
+        round_us: Callable[[], int],
+        trial: Callable[[str, str], TrialStands | None] = lambda _router, _version: None,
     ) -> None:
-        """`round_us` tells when the round happens that a use case is called in."""
+        """`round_us` tells when the round happens that a use case is called in, `trial` (by router and policy version)
+        how a canary does, where that is known."""
         self._routers = routers
         self._reader = reader
         self._clock = clock
         self._round_us = round_us
+        self._trial = trial
 
     # --- routers ------------------------------------------------------------------------------------------------
 
@@ -99,6 +110,11 @@ class Administration:
             learned_seq=router.learned_seq,
             budget_price=router.pace.price(settings.objective, now_us),
             budget_spent_usd=router.pace.spent(settings.objective, now_us),
+            candidates=tuple(
+                self._stands(router, policy)
+                for policy in router.configuration.policies
+                if policy.stage in (PolicyStage.SHADOW, PolicyStage.CANARY)
+            ),
         )
 
     # --- arms ---------------------------------------------------------------------------------------------------
@@ -163,6 +179,26 @@ class Administration:
         )
         return self._policies(router, (created,))
 
+    def start_shadow(self, command: StartShadow) -> Move:
+        """Raises Unknown and WrongOrder."""
+        router = self._router(command.router)
+        return self._policies(router, (promotion.start_shadow(router.configuration, command.policy_version),))
+
+    def start_canary(self, command: StartCanary) -> Move:
+        """Raises Unknown and WrongOrder."""
+        router = self._router(command.router)
+        started = promotion.start_canary(router.configuration, command.policy_version, command.canary)
+        return self._policies(router, (started,))
+
+    def conclude(self, router_id: str, policy_version: str, verdict: Verdict) -> Move:
+        """What a verdict on a canary makes of it. Raises Unknown, and WrongOrder where it is no canary any more."""
+        router = self._router(router_id)
+        running = router.configuration.canary
+        if running is None or running.version != policy_version:
+            raise WrongOrder(f"policy {policy_version!r} is no canary")
+        act = promotion.promote if verdict.conclusion == "promote" else promotion.roll_back
+        return self._policies(router, act(router.configuration, policy_version, why=f"by the guard: {verdict.why}"))
+
     def promote_policy(self, command: PromotePolicy) -> Move:
         """Raises Unknown."""
         router = self._router(command.router)
@@ -182,7 +218,16 @@ class Administration:
 
     def policies(self, router_id: str) -> list[PolicyStands]:
         """A router's policies in the order of their creation."""
-        return [PolicyStands(policy=policy) for policy in self._router(router_id).configuration.policies]
+        router = self._router(router_id)
+        return [self._stands(router, policy) for policy in router.configuration.policies]
+
+    def _stands(self, router: Router, policy: PolicyRecord) -> PolicyStands:
+        tried = policy.stage in (PolicyStage.SHADOW, PolicyStage.CANARY)
+        if tried and router.vintage is not None and not router.has_learned(policy.version):
+            # For a moment after its start; or for good, where it cannot.
+            policy = msgspec.structs.replace(policy, why="it has no epoch: it has just begun, or an error keeps it")
+        trial = self._trial(router.id, policy.version) if policy.stage is PolicyStage.CANARY else None
+        return PolicyStands(policy=policy, trial=trial)
 
     # --- in force -----------------------------------------------------------------------------------------------
 
@@ -192,6 +237,15 @@ class Administration:
             await asyncio.wait_for(self._router(router_id).follows(), _EPOCH_SECONDS)
         except TimeoutError as error:
             raise StoreUnavailable("the policy is in the log, but no epoch of it has come yet") from error
+
+    async def learns(self, router_id: str, policy_version: str) -> None:
+        """Returns when the policy has an epoch. Raises StoreUnavailable where none comes for long."""
+        try:
+            await asyncio.wait_for(self._router(router_id).learns(policy_version), _EPOCH_SECONDS)
+        except TimeoutError as error:
+            raise StoreUnavailable(
+                f"policy {policy_version!r} is in the log, but no epoch of it has come yet"
+            ) from error
 
     async def offered(self, router_id: str, arm: str) -> None:
         """Returns when the router offers the arm. Raises StoreUnavailable where no epoch comes for long."""
@@ -213,8 +267,12 @@ class Administration:
 
 def require_sound(configuration: Configuration, settings: RouterSettings) -> None:
     """Raises Unknown where settings name an arm that the router does not have, and WrongOrder where the baseline arm is
-    retired, or missing although the mode needs one.
+    retired, or missing although the mode needs one, or where the mode leaves a running canary no session.
     """
+    if settings.mode is Mode.APPRENTICE and (running := configuration.canary) is not None:
+        raise WrongOrder(
+            f"policy {running.version!r} is a canary, and in apprentice mode the baseline takes all sessions"
+        )
     for i, rule in enumerate(settings.rules):
         for field, arms in (("allow", rule.allow), ("deny", rule.deny)):
             for name in sorted(arms):

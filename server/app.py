@@ -27,6 +27,7 @@ from server.erasure import Erasure
 from server.events import Events
 from server.fold import one_blas_thread
 from server.growth import Growth
+from server.guard import Guard
 from server.health import Health
 from server.retention import Retention
 from server.routers import Router
@@ -106,8 +107,9 @@ async def _serve(
             options=[("grpc.max_receive_message_length", config.limits.message_bytes), ("grpc.so_reuseport", 0)]
         )
         register(routing_pb2_grpc.add_RoutingServicer_to_server, routing, server)
-        administration = Administration(routers, store, time.time, lambda: engine.round_us)
-        admin = Admin(engine, administration, Changes(config.limits))  # type: ignore[abstract]
+        guard = Guard(engine, reader, routers)
+        administration = Administration(routers, store, time.time, lambda: engine.round_us, guard.trial)
+        admin = Admin(engine, administration, Changes(config.limits))
         register(admin_pb2_grpc.add_AdminServicer_to_server, admin, server)
         archiver = Archiver(data_dir, seconds=config.service.archive_seconds, days=config.retention.archive_days)
         events = Events(engine, reader, requests, growth, erasure, archiver.hint)
@@ -131,6 +133,8 @@ async def _serve(
             engine, reader, routers, data_dir, erasure, archiver.hint, features_days=config.retention.features_days
         )
         await retention.start()
+        await guard.start(administration)
+        closing.push_async_callback(guard.stop)
         closing.push_async_callback(retention.stop)
         await archiver.start()
         closing.push_async_callback(archiver.stop)

@@ -7,10 +7,12 @@ import msgspec
 
 from bandit.configuration import Down
 from bandit.events import Escalated, Progressed
+from bandit.evidence import Evidence, Verdict
 from bandit.session import Session
 from bandit.types import (
     NO_REQUIREMENTS,
     Arm,
+    Canary,
     Decision,
     EscalationReason,
     Features,
@@ -130,6 +132,21 @@ class CreatePolicy(msgspec.Struct, frozen=True, kw_only=True):
     definition: str = ""
 
 
+class StartShadow(msgspec.Struct, frozen=True, kw_only=True):
+    """Have a policy asked beside the live one."""
+
+    router: str
+    policy_version: str
+
+
+class StartCanary(msgspec.Struct, frozen=True, kw_only=True):
+    """Give a policy a share of new sessions."""
+
+    router: str
+    policy_version: str
+    canary: Canary
+
+
 class PromotePolicy(msgspec.Struct, frozen=True, kw_only=True):
     """Make a policy the live one."""
 
@@ -138,11 +155,11 @@ class PromotePolicy(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RollBackPolicy(msgspec.Struct, frozen=True, kw_only=True):
-    """Take the live policy out again."""
+    """Take a policy out again."""
 
     router: str
     policy_version: str = ""
-    """Empty: whichever is live."""
+    """Empty: the canary if one runs, else whichever is live."""
     why: str = ""
 
 
@@ -187,10 +204,21 @@ class RouterStands(msgspec.Struct, frozen=True, kw_only=True):
     settings: RouterSettings
 
 
+class TrialStands(msgspec.Struct, frozen=True, kw_only=True):
+    """How a canary does."""
+
+    evidence: Evidence
+    waiting: int
+    """Sessions that do not count yet."""
+    verdict: Verdict
+
+
 class PolicyStands(msgspec.Struct, frozen=True, kw_only=True):
     """Answer to a change of a policy: the policy as it is now."""
 
     policy: PolicyRecord
+    trial: TrialStands | None = None
+    """How it does as a canary, where that is asked and known."""
 
 
 class TakenIn(msgspec.Struct, frozen=True, kw_only=True):
@@ -260,3 +288,5 @@ class RouterView(msgspec.Struct, frozen=True, kw_only=True):
     budget_price: float = 0.0
     budget_spent_usd: float | None = None
     """In the running period; None without a budget."""
+    candidates: tuple[PolicyStands, ...] = ()
+    """The policies in shadow and the canary."""

@@ -178,8 +178,9 @@ class Engine:
         session = self._sessions.get(router.id, session_id) if session_id else None
         if not session_id:
             session_id = self._entropy(16).hex()
+        deciding = router.deciding(session, session_id)
         begun = moves.begin_select(
-            router.current.settings,
+            deciding.settings,
             session,
             session_id=session_id,
             features=_kept(router, command.features),
@@ -189,9 +190,10 @@ class Engine:
             requirements=requirements,
             endpoint_of=lambda arm: router.endpoint(arm, now_us),
             budget_price=router.budget_price(now_us),
+            assignment=deciding.assignment,
         )
         if isinstance(begun, moves.Step):
-            return Draw(router=router, session_id=session_id, session=session, step=begun)
+            return Draw(router=router, session_id=session_id, session=session, step=begun, vintage=deciding.vintage)
         assert session is not None, "it has a decision to stick to"
         endpoint = router.endpoint(begun.arm, now_us)
         stuck = moves.stuck(session, requirements=requirements, endpoint=endpoint, repeatable=bool(command.request_id))
@@ -209,8 +211,9 @@ class Engine:
         session = self._session(router, command.session_id, command.decision_id)
         requirements = eligibility.further(session.requirements, command.required_capabilities, command.context_tokens)
         now_us = self.round_us
+        deciding = router.deciding(session, session.session_id)
         begun = moves.begin_escalate(
-            router.current.settings,
+            deciding.settings,
             session,
             decision_id=command.decision_id or session.attempts[-1].decision.decision_id,
             reason=command.reason,
@@ -222,6 +225,7 @@ class Engine:
             endpoint=command.endpoint,
             endpoint_of=lambda arm: router.endpoint(arm, now_us),
             budget_price=router.budget_price(now_us),
+            assignment=deciding.assignment,
         )
         if command.endpoint:
             _require_endpoint(router, session.attempts[-1].decision.arm, command.endpoint)
@@ -229,7 +233,14 @@ class Engine:
         # Enough of these take an endpoint out.
         at_once = command.reason is EscalationReason.UNAVAILABLE
         if isinstance(begun, moves.Step):
-            return Draw(router=router, session_id=session_id, session=session, step=begun, at_once=at_once)
+            return Draw(
+                router=router,
+                session_id=session_id,
+                session=session,
+                step=begun,
+                vintage=deciding.vintage,
+                at_once=at_once,
+            )
         reply = reply_to(begun)
         return Move(router=router, session_id=session_id, session=session, events=begun, reply=reply, at_once=at_once)
 
@@ -237,7 +248,7 @@ class Engine:
         """Raises Unknown and WrongOrder, and InvalidInput where session and decision do not belong together."""
         router = self._router(command.router)
         session = self._session(router, command.session_id, command.decision_id)
-        settings, vintage = router.current
+        settings, vintage, _ = router.deciding(session, session.session_id)
         progressed = progress.report(
             settings,
             vintage,

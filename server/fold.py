@@ -128,6 +128,12 @@ def discard_foreign(epochs: EpochFiles, reader: EventReader) -> None:
         _log.warning("%d epochs belonged to another log; they are computed anew", deleted)
 
 
+def published(epochs: EpochFiles, router: str, number: int) -> bytes | None:
+    """The blob of epoch `number`, whichever policy was live then, or None. No two policies share a number."""
+    found = (epochs.load(router, version, number) for version in epochs.versions(router))
+    return next((epoch[1] for epoch in found if epoch is not None), None)
+
+
 def before(epochs: EpochFiles, router: str, number: int) -> bytes | None:
     """The blob of the newest epoch there is before epoch `number`, or None. Numbers go on from policy to policy."""
     there = ((earlier, version) for version in epochs.versions(router) for earlier in epochs.numbers(router, version))

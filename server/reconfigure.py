@@ -11,7 +11,7 @@ import msgspec
 from bandit import promotion
 from bandit.configuration import Configuration
 from bandit.events import ArmPut, Configured, Event, RouterPut
-from bandit.types import Arm, Failover, Objective, RouterSettings
+from bandit.types import Arm, Failover, Mode, Objective, RouterSettings
 
 _Part = TypeVar("_Part", Arm, RouterSettings, Objective, Failover)
 
@@ -45,8 +45,10 @@ def _settings(
     settings = configuration.settings
     assert settings is not None, "the router is there"
     if file.policy != (before if before is not None else settings).policy and file.policy != settings.policy:
+        events = _without_canary(configuration, f"the configuration file names the policy {file.policy!r}")
+        configuration = _after(configuration, events)
         created = promotion.create(configuration, policy=file.policy, at_us=at_us)
-        events = [created, *promotion.promote(_after(configuration, [created]), created.policy.version)]
+        events += [created, *promotion.promote(_after(configuration, [created]), created.policy.version)]
         settings = _after(configuration, events).settings
         assert settings is not None, "it was there before"
     put = _edited(settings, before, file, keep=("id", "policy", "policy_version"))
@@ -56,8 +58,16 @@ def _settings(
         objective = msgspec.structs.replace(put.objective, budget_usd=budget_usd, budget_period_seconds=period_seconds)
         put = msgspec.structs.replace(put, objective=objective)
     if put != settings:
+        if put.mode is Mode.APPRENTICE:
+            events += _without_canary(_after(configuration, events), "the configuration file says apprentice mode")
         events.append(RouterPut(settings=put))
     return events
+
+
+def _without_canary(configuration: Configuration, why: str) -> list[Event]:
+    """What ends a running canary, which would keep the file from being followed."""
+    running = configuration.canary
+    return list(promotion.roll_back(configuration, running.version, why=why)) if running is not None else []
 
 
 def _after(configuration: Configuration, events: list[Event]) -> Configuration:

@@ -9,7 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
 
-from bandit import moves, record
+from bandit import moves, record, shadows
+from bandit.decision import Vintage
 from bandit.errors import PointsmanError, WrongOrder
 from bandit.events import (
     ArmPut,
@@ -61,6 +62,8 @@ class Draw(msgspec.Struct, frozen=True, kw_only=True):
     session: Session | None
     """As before the events."""
     step: moves.Step
+    vintage: Vintage
+    """Of the policy that is to decide."""
     at_once: bool = False
     """As of a `Move`."""
 
@@ -180,10 +183,10 @@ class Round:
 
     def _draw(self) -> None:
         wave, self._wave, self._drawing = self._wave, [], set()
-        by_router: dict[str, list[tuple[Asked, Draw]]] = {}
+        by_policy: dict[tuple[str, str], list[tuple[Asked, Draw]]] = {}
         for asked, draw in wave:
-            by_router.setdefault(draw.router.id, []).append((asked, draw))
-        for together in by_router.values():
+            by_policy.setdefault((draw.router.id, draw.vintage.policy_version), []).append((asked, draw))
+        for together in by_policy.values():
             try:
                 self._draw_together(together)
             except Exception:
@@ -195,9 +198,11 @@ class Round:
                         one[0].reply = error
 
     def _draw_together(self, wave: Sequence[tuple[Asked, Draw]]) -> None:
-        """For draws of one router. Nothing is carried out where it raises."""
-        vintage = wave[0][1].router.current.vintage
+        """For draws of one router's policy. Nothing is carried out where it raises."""
+        router, vintage = wave[0][1].router, wave[0][1].vintage
         taken = moves.take(vintage, [draw.step for _, draw in wave])
+        if others := router.beside(vintage.policy_version):
+            taken = shadows.told(taken, others)
         for (asked, draw), events in zip(wave, taken, strict=True):
             move = Move(
                 router=draw.router,

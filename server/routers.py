@@ -2,16 +2,16 @@
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
 
-from bandit import eligibility, record
+from bandit import canary, eligibility, promotion, record
+from bandit.canary import Candidate, Deciding
 from bandit.configuration import Configuration
 from bandit.decision import Vintage
 from bandit.events import AvailabilitySet, Event
 from bandit.learner import Learner
 from bandit.pacing import NO_PACE, Pace
 from bandit.session import Session, apply
-from bandit.types import Arm, Features, Offer, Requirements, RouterSettings, Rule
+from bandit.types import Arm, Features, Offer, PolicyRecord, Requirements, RouterSettings, Rule
 from server import fold, sessions
 from server.commands import ArmStands
 from server.failover import Watch
@@ -23,13 +23,6 @@ _SPENDING = frozenset(("decided", "escalated", "rewarded"))
 _PIECE = 1000
 _MOST_OFFERS = 256
 """Kept for different demands and rules."""
-
-
-class Current(NamedTuple):
-    """What a router decides by."""
-
-    settings: RouterSettings
-    vintage: Vintage
 
 
 class Router:
@@ -46,6 +39,12 @@ class Router:
         """None before the first epoch."""
         self.learned_seq = 0
         """The last event that the vintage has learned from."""
+        self.shadows: tuple[Candidate, ...] = ()
+        """The policies that are asked beside the one that decides."""
+        self._beside: Mapping[str, Vintage] = {}
+        """By version, what the policies in shadow and the canary have learned."""
+        self._canary: Candidate | None = None
+        self._canary_share = 0.0
         self._known: frozenset[str] = frozenset()
         self._settings: RouterSettings | None = None
         """Those of the policy that decides now."""
@@ -56,11 +55,20 @@ class Router:
         self._waiting: list[tuple[Callable[[], bool], asyncio.Future[None]]] = []
 
     @property
-    def current(self) -> Current:
-        """What it decides by. Raises StoreUnavailable for a moment after its creation."""
+    def current(self) -> Candidate:
+        """What it decides by, a canary apart. Raises StoreUnavailable for a moment after its creation."""
         if self._settings is None or self.vintage is None:
             raise StoreUnavailable(f"router {self.id!r} is being made")
-        return Current(self._settings, self.vintage)
+        return Candidate(self._settings, self.vintage)
+
+    def deciding(self, session: Session | None, session_id: str) -> Deciding:
+        """The policy that decides the next attempt of a session, which is None where it is new. Raises as `current`."""
+        return canary.deciding(self.current, self._canary, self._canary_share, session=session, session_id=session_id)
+
+    def beside(self, policy_version: str) -> tuple[Candidate, ...]:
+        """Who is asked beside a decision of that policy: the shadows, and beside a canary's the live one."""
+        current = self.current
+        return self.shadows if current.vintage.policy_version == policy_version else (current, *self.shadows)
 
     @property
     def has_budget(self) -> bool:
@@ -86,6 +94,19 @@ class Router:
         self._unchanged = (0, 0)
         if self._policy_decides():
             self._settings = self.configuration.settings
+        settings = self._settings
+        self.shadows, self._canary = (), None
+        if settings is not None:
+            found = [self._candidate(settings, record) for record in self.configuration.shadows]
+            self.shadows = tuple(candidate for candidate in found if candidate is not None)
+            running = self.configuration.canary
+            if running is not None and running.canary is not None:
+                self._canary, self._canary_share = self._candidate(settings, running), running.canary.share
+
+    def _candidate(self, settings: RouterSettings, policy: PolicyRecord) -> Candidate | None:
+        """A policy with its own numbers, where it has learned what the live one has."""
+        vintage = self._beside.get(policy.version)
+        return Candidate(promotion.under(settings, policy), vintage) if vintage is not None else None
 
     def apply(self, event: Event) -> None:
         """Takes in an event of the router."""
@@ -103,6 +124,7 @@ class Router:
         if learner.vintage is None or (self.vintage is not None and learner.epoch_seq < self.learned_seq):
             return
         self.vintage = learner.vintage
+        self._beside = learner.beside
         self.learned_seq = learner.epoch_seq
         self._known = frozenset(arm.id for arm in learner.configuration.arms)
         self._renew()
@@ -162,6 +184,15 @@ class Router:
     async def follows(self) -> None:
         """Returns when the policy that the log says decides does."""
         await self._until(self._policy_decides)
+
+    async def learns(self, policy_version: str) -> None:
+        """Returns when the policy has learned what the live one has, or is the live one."""
+        await self._until(lambda: self.has_learned(policy_version))
+
+    def has_learned(self, policy_version: str) -> bool:
+        """Whether the epoch in use has a state of the policy."""
+        live = self.vintage
+        return policy_version in self._beside or (live is not None and live.policy_version == policy_version)
 
     async def _until(self, holds: Callable[[], bool]) -> None:
         if not holds():

@@ -3,7 +3,7 @@
 from collections import OrderedDict
 from collections.abc import Mapping
 
-from bandit import record
+from bandit import record, shadows
 from bandit.decision import Vintage, confirm
 from bandit.errors import NoEligibleArm, Unknown
 from bandit.events import Decided, Escalated, Rewarded
@@ -27,7 +27,8 @@ class Views:
         self._reader = reader
         self._epochs = epochs
         self._routers = routers
-        self._vintages: OrderedDict[tuple[str, int], Vintage] = OrderedDict()
+        self._vintages: OrderedDict[tuple[str, int], dict[str, Vintage]] = OrderedDict()
+        """By router and epoch, of each policy that learned."""
 
     def session(self, router: str, session_id: str) -> SessionView:
         """Raises Unknown."""
@@ -69,36 +70,39 @@ class Views:
             view=view,
             index=index,
             decision=event.decision,
-            unconfirmed="its features are erased" if erased else self._confirm(stored, event.decision),
+            unconfirmed="its features are erased" if erased else self._confirm(stored, event),
             erased=erased,
             event_json=stored.body.decode(),
         )
 
-    def _confirm(self, stored: StoredEvent, decision: Decision) -> str:
-        vintage = self._vintage(stored, decision)
+    def _confirm(self, stored: StoredEvent, event: Decided) -> str:
+        decision = event.decision
+        vintages = self._epoch(stored, decision)
+        vintage = vintages.get(decision.policy_version)
         if vintage is None:
             return f"epoch {decision.epoch} can be neither found nor recomputed; what it learned from may be erased"
         try:
-            return confirm(vintage, decision)
+            return confirm(vintage, decision) or shadows.confirm(vintages, event)
         except NoEligibleArm as error:
             return f"recomputed, there is {error}"
 
-    def _vintage(self, stored: StoredEvent, decision: Decision) -> Vintage | None:
-        """The epoch that decided: published, or folded anew from the newest one before it."""
+    def _epoch(self, stored: StoredEvent, decision: Decision) -> dict[str, Vintage]:
+        """What each policy had learned that decided or was asked beside: published, or folded anew from the newest
+        epoch before. Empty where it cannot be had."""
         key = (stored.router, decision.epoch)
-        vintage = self._vintages.get(key)
-        if vintage is None:
-            found = self._epochs.load(stored.router, decision.policy_version, decision.epoch)
-            vintage = Learner.resume(found[1]).vintage if found is not None else self._refold(stored, decision)
-            if vintage is None:
-                return None
-            self._vintages[key] = vintage
+        vintages = self._vintages.get(key)
+        if vintages is None:
+            found = fold.published(self._epochs, stored.router, decision.epoch)
+            vintages = Learner.resume(found).vintages() if found is not None else self._refold(stored, decision)
+            if not vintages:
+                return {}
+            self._vintages[key] = vintages
         self._vintages.move_to_end(key)
         if len(self._vintages) > _KEPT:
             self._vintages.popitem(last=False)
-        return vintage
+        return vintages
 
-    def _refold(self, stored: StoredEvent, decision: Decision) -> Vintage | None:
+    def _refold(self, stored: StoredEvent, decision: Decision) -> dict[str, Vintage]:
         base = fold.before(self._epochs, stored.router, decision.epoch)
         again = fold.Fold(self._reader, stored.router, base)
         after = again.learner.seq
@@ -107,11 +111,12 @@ class Views:
             after = events[-1].seq
             for event in events:
                 if event.router == stored.router and again.feed(event):
-                    vintage = again.learner.vintage
+                    vintages = again.learner.vintages()
+                    vintage = vintages.get(decision.policy_version)
                     if vintage is not None and vintage.epoch == decision.epoch:
                         same = vintage.epoch_hash == decision.epoch_hash
-                        return vintage if same or not again.erased else None
-        return None
+                        return vintages if same or not again.erased else {}
+        return {}
 
 
 class _Attempt:

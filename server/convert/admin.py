@@ -4,15 +4,16 @@ from collections.abc import Collection
 from typing import Any, TypeVar
 
 from bandit.errors import InvalidInput
+from bandit.evidence import DEFAULT_GATE, require_gate
 from bandit.keys import MOST_ATTEMPTS, MOST_DRAWS, MOST_SEED
 from bandit.objective import require_whole
 from bandit.types import (
     Arm,
+    Canary,
     Failover,
     Figure,
     Mode,
     Objective,
-    PolicyRecord,
     PolicyStage,
     Preset,
     Price,
@@ -24,6 +25,7 @@ from server.commands import (
     ArmStands,
     CreatePolicy,
     CreateRouter,
+    PolicyStands,
     PromotePolicy,
     PutArm,
     RetireArm,
@@ -31,6 +33,9 @@ from server.commands import (
     RouterView,
     SetAvailability,
     SetMode,
+    StartCanary,
+    StartShadow,
+    TrialStands,
     UpdateRouter,
 )
 from server.convert.checks import (
@@ -129,6 +134,25 @@ class Changes(Checks):
             router=self.router(request.router),
             policy=self.id("policy", request.policy),
             definition=request.definition,
+        )
+
+    def start_shadow(self, request: pb.StartShadowRequest) -> StartShadow:
+        """A StartShadow."""
+        return StartShadow(
+            router=self.router(request.router),
+            policy_version=self.required_id("policy_version", request.policy_version),
+        )
+
+    def start_canary(self, request: pb.StartCanaryRequest) -> StartCanary:
+        """A StartCanary."""
+        version = self.required_id("policy_version", request.policy_version)
+        if not 0.0 < finite("share", request.share) < 1.0:
+            raise InvalidInput("share", f"is {request.share:g}, must lie between 0 and 1")
+        require_gate(self.id("gate", request.gate))
+        return StartCanary(
+            router=self.router(request.router),
+            policy_version=version,
+            canary=Canary(share=request.share, gate=request.gate, hold=request.hold),
         )
 
     def promote_policy(self, request: pb.PromotePolicyRequest) -> PromotePolicy:
@@ -276,6 +300,7 @@ def router_with_state(view: RouterView) -> pb.Router:
     message.budget_price = view.budget_price
     if view.budget_spent_usd is not None:
         message.budget_spent_usd = view.budget_spent_usd
+    message.candidates.extend(policy(candidate, view.created_us) for candidate in view.candidates)
     return message
 
 
@@ -314,15 +339,43 @@ def arm(stands: ArmStands) -> pb.Arm:
     )
 
 
-def policy(record: PolicyRecord, router_created_us: int) -> pb.Policy:
+def policy(stands: PolicyStands, router_created_us: int) -> pb.Policy:
     """A policy; a router's first one was created with it."""
+    record, trial = stands.policy, stands.trial
+    canary = record.canary
     return pb.Policy(
         policy_version=record.version,
         policy=record.policy,
         definition=record.definition,
         stage=_STAGES[record.stage],
-        verdict=record.why,
+        canary_share=canary.share if canary is not None and record.stage is PolicyStage.CANARY else None,
+        gate=(canary.gate or DEFAULT_GATE) if canary is not None else "",
+        hold=canary is not None and canary.hold,
+        verdict=record.why or (trial.verdict.why if trial is not None else ""),
         created_at=timestamp(record.created_us or router_created_us),
+        evidence=_evidence(trial) if trial is not None else None,
+    )
+
+
+def _evidence(trial: TrialStands) -> pb.CanaryEvidence:
+    evidence = trial.evidence
+    return pb.CanaryEvidence(
+        canary_sessions=evidence.canary_sessions,
+        live_sessions=evidence.live_sessions,
+        canary_missing=evidence.canary_missing,
+        live_missing=evidence.live_missing,
+        waiting_sessions=trial.waiting,
+        effective_sample_size=evidence.effective,
+        differences=[
+            pb.CanaryDifference(
+                condition=condition.text,
+                metric=condition.metric,
+                estimate=interval.estimate,
+                low=interval.low,
+                high=interval.high,
+            )
+            for condition, interval in evidence.differences()
+        ],
     )
 
 

@@ -92,7 +92,7 @@ def get_decision_response(shown: DecisionView) -> pb.GetDecisionResponse:
         reason=_REASONS[decision.reason],
         policy=decision.policy,
         policy_version=decision.policy_version,
-        policy_propensity=1.0,
+        policy_propensity=decision.policy_propensity,
         epoch=decision.epoch,
         epoch_hash=decision.epoch_hash,
         features={

@@ -29,12 +29,14 @@ class _ModeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Mode.ValueType],
     MODE_UNSPECIFIED: _Mode.ValueType  # 0
     MODE_APPRENTICE: _Mode.ValueType  # 1
     """The baseline arm takes every attempt while it is not ruled out, else the policy decides; an alarm exhausts the
-    session. The policy learns from all of it.
+    session. The policy learns from all of it. FAILED_PRECONDITION while a canary runs.
     """
     MODE_LIVE: _Mode.ValueType  # 2
     """The policy decides and learns."""
     MODE_FROZEN: _Mode.ValueType  # 3
-    """The policy decides with what it has learned so far; rewards are logged and not learned from."""
+    """The policy decides with what it has learned so far, and so does a canary; rewards are logged, count for the canary's
+    gate, and are not learned from.
+    """
 
 class Mode(_Mode, metaclass=_ModeEnumTypeWrapper):
     """Who decides, and whether rewards change the policy."""
@@ -42,12 +44,14 @@ class Mode(_Mode, metaclass=_ModeEnumTypeWrapper):
 MODE_UNSPECIFIED: Mode.ValueType  # 0
 MODE_APPRENTICE: Mode.ValueType  # 1
 """The baseline arm takes every attempt while it is not ruled out, else the policy decides; an alarm exhausts the
-session. The policy learns from all of it.
+session. The policy learns from all of it. FAILED_PRECONDITION while a canary runs.
 """
 MODE_LIVE: Mode.ValueType  # 2
 """The policy decides and learns."""
 MODE_FROZEN: Mode.ValueType  # 3
-"""The policy decides with what it has learned so far; rewards are logged and not learned from."""
+"""The policy decides with what it has learned so far, and so does a canary; rewards are logged, count for the canary's
+gate, and are not learned from.
+"""
 Global___Mode: _TypeAlias = Mode  # noqa: Y015
 
 class _PolicyStage:
@@ -60,7 +64,7 @@ class _PolicyStageEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_PolicySta
     POLICY_STAGE_CREATED: _PolicyStage.ValueType  # 1
     """Nothing yet."""
     POLICY_STAGE_SHADOW: _PolicyStage.ValueType  # 2
-    """Decides without effect."""
+    """Is asked beside the one that decides, without effect."""
     POLICY_STAGE_CANARY: _PolicyStage.ValueType  # 3
     """Decides for a share of new sessions."""
     POLICY_STAGE_LIVE: _PolicyStage.ValueType  # 4
@@ -77,7 +81,7 @@ POLICY_STAGE_UNSPECIFIED: PolicyStage.ValueType  # 0
 POLICY_STAGE_CREATED: PolicyStage.ValueType  # 1
 """Nothing yet."""
 POLICY_STAGE_SHADOW: PolicyStage.ValueType  # 2
-"""Decides without effect."""
+"""Is asked beside the one that decides, without effect."""
 POLICY_STAGE_CANARY: PolicyStage.ValueType  # 3
 """Decides for a share of new sessions."""
 POLICY_STAGE_LIVE: PolicyStage.ValueType  # 4
@@ -622,6 +626,7 @@ class Router(_message.Message):
     BUDGET_PRICE_FIELD_NUMBER: _builtins.int
     CREATED_AT_FIELD_NUMBER: _builtins.int
     BUDGET_SPENT_USD_FIELD_NUMBER: _builtins.int
+    CANDIDATES_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     mode: Global___Mode.ValueType
     policy: _builtins.str
@@ -641,6 +646,10 @@ class Router(_message.Message):
     def settings(self) -> Global___RouterSettings: ...
     @_builtins.property
     def created_at(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def candidates(self) -> _containers.RepeatedCompositeFieldContainer[Global___Policy]:
+        """The policies in shadow and the canary, with what the guard knows. GetRouter and ListRouters alone tell them."""
+
     def __init__(
         self,
         *,
@@ -656,10 +665,11 @@ class Router(_message.Message):
         budget_price: _builtins.float = ...,
         created_at: _timestamp_pb2.Timestamp | None = ...,
         budget_spent_usd: _builtins.float | None = ...,
+        candidates: _abc.Iterable[Global___Policy] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_budget_spent_usd", b"_budget_spent_usd", "budget_spent_usd", b"budget_spent_usd", "created_at", b"created_at", "settings", b"settings"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_budget_spent_usd", b"_budget_spent_usd", "budget_price", b"budget_price", "budget_spent_usd", b"budget_spent_usd", "created_at", b"created_at", "epoch", b"epoch", "epoch_hash", b"epoch_hash", "id", b"id", "last_sequence", b"last_sequence", "learned_sequence", b"learned_sequence", "mode", b"mode", "policy", b"policy", "policy_version", b"policy_version", "settings", b"settings"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_budget_spent_usd", b"_budget_spent_usd", "budget_price", b"budget_price", "budget_spent_usd", b"budget_spent_usd", "candidates", b"candidates", "created_at", b"created_at", "epoch", b"epoch", "epoch_hash", b"epoch_hash", "id", b"id", "last_sequence", b"last_sequence", "learned_sequence", b"learned_sequence", "mode", b"mode", "policy", b"policy", "policy_version", b"policy_version", "settings", b"settings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__budget_spent_usd: _TypeAlias = _typing.Literal["budget_spent_usd"]  # noqa: Y015
     _WhichOneofArgType__budget_spent_usd: _TypeAlias = _typing.Literal["_budget_spent_usd", b"_budget_spent_usd"]  # noqa: Y015
@@ -681,6 +691,8 @@ class Policy(_message.Message):
     GATE_FIELD_NUMBER: _builtins.int
     VERDICT_FIELD_NUMBER: _builtins.int
     CREATED_AT_FIELD_NUMBER: _builtins.int
+    EVIDENCE_FIELD_NUMBER: _builtins.int
+    HOLD_FIELD_NUMBER: _builtins.int
     policy_version: _builtins.str
     """Made by the server; names the policy with its configuration, and stands in every decision it makes."""
     policy: _builtins.str
@@ -691,11 +703,17 @@ class Policy(_message.Message):
     canary_share: _builtins.float
     """Share of new sessions it decides for as a canary, in (0, 1)."""
     gate: _builtins.str
-    """What it must hold against the live policy; see StartCanaryRequest."""
+    """What it must hold, or had to, against the live policy; see StartCanaryRequest."""
     verdict: _builtins.str
-    """What the guard says so far, in words, or why it was rolled back or returned."""
+    """What the guard says so far, in words, or why it was promoted, rolled back or returned."""
+    hold: _builtins.bool
+    """As a canary it is not promoted by the guard; see StartCanaryRequest."""
     @_builtins.property
     def created_at(self) -> _timestamp_pb2.Timestamp: ...
+    @_builtins.property
+    def evidence(self) -> Global___CanaryEvidence:
+        """What its sessions say so far. Present while it is a canary, from shortly after its start on."""
+
     def __init__(
         self,
         *,
@@ -707,16 +725,107 @@ class Policy(_message.Message):
         gate: _builtins.str = ...,
         verdict: _builtins.str = ...,
         created_at: _timestamp_pb2.Timestamp | None = ...,
+        evidence: Global___CanaryEvidence | None = ...,
+        hold: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_canary_share", b"_canary_share", "canary_share", b"canary_share", "created_at", b"created_at"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_canary_share", b"_canary_share", "canary_share", b"canary_share", "created_at", b"created_at", "evidence", b"evidence"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_canary_share", b"_canary_share", "canary_share", b"canary_share", "created_at", b"created_at", "definition", b"definition", "gate", b"gate", "policy", b"policy", "policy_version", b"policy_version", "stage", b"stage", "verdict", b"verdict"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_canary_share", b"_canary_share", "canary_share", b"canary_share", "created_at", b"created_at", "definition", b"definition", "evidence", b"evidence", "gate", b"gate", "hold", b"hold", "policy", b"policy", "policy_version", b"policy_version", "stage", b"stage", "verdict", b"verdict"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__canary_share: _TypeAlias = _typing.Literal["canary_share"]  # noqa: Y015
     _WhichOneofArgType__canary_share: _TypeAlias = _typing.Literal["_canary_share", b"_canary_share"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType__canary_share) -> _WhichOneofReturnType__canary_share | None: ...
 
 Global___Policy: _TypeAlias = Policy  # noqa: Y015
+
+@_typing.final
+class CanaryEvidence(_message.Message):
+    """What a canary's sessions say so far. A session counts where it began since the canary did and no arm was pinned, once
+    it is final or its reward wait has passed; they count in the order in which they began, so that one whose outcome is
+    late holds up those behind it.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CANARY_SESSIONS_FIELD_NUMBER: _builtins.int
+    LIVE_SESSIONS_FIELD_NUMBER: _builtins.int
+    CANARY_MISSING_FIELD_NUMBER: _builtins.int
+    LIVE_MISSING_FIELD_NUMBER: _builtins.int
+    WAITING_SESSIONS_FIELD_NUMBER: _builtins.int
+    EFFECTIVE_SAMPLE_SIZE_FIELD_NUMBER: _builtins.int
+    DIFFERENCES_FIELD_NUMBER: _builtins.int
+    canary_sessions: _builtins.int
+    """Sessions that count: those given to the canary, and those given to the live policy."""
+    live_sessions: _builtins.int
+    canary_missing: _builtins.int
+    """Of these, the ones that ended without an outcome that the gate asks for."""
+    live_missing: _builtins.int
+    waiting_sessions: _builtins.int
+    """Begun, and not counted yet."""
+    effective_sample_size: _builtins.float
+    """How many sessions, shared equally, would tell as much as those with an outcome do."""
+    @_builtins.property
+    def differences(self) -> _containers.RepeatedCompositeFieldContainer[Global___CanaryDifference]:
+        """One a condition of the gate, from 100 sessions with an outcome a side on."""
+
+    def __init__(
+        self,
+        *,
+        canary_sessions: _builtins.int = ...,
+        live_sessions: _builtins.int = ...,
+        canary_missing: _builtins.int = ...,
+        live_missing: _builtins.int = ...,
+        waiting_sessions: _builtins.int = ...,
+        effective_sample_size: _builtins.float = ...,
+        differences: _abc.Iterable[Global___CanaryDifference] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["canary_missing", b"canary_missing", "canary_sessions", b"canary_sessions", "differences", b"differences", "effective_sample_size", b"effective_sample_size", "live_missing", b"live_missing", "live_sessions", b"live_sessions", "waiting_sessions", b"waiting_sessions"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CanaryEvidence: _TypeAlias = CanaryEvidence  # noqa: Y015
+
+@_typing.final
+class CanaryDifference(_message.Message):
+    """One figure of the canary's sessions less the number of times the live policy's that the gate says, adjusted for what
+    the live policy had foretold of them.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    CONDITION_FIELD_NUMBER: _builtins.int
+    METRIC_FIELD_NUMBER: _builtins.int
+    ESTIMATE_FIELD_NUMBER: _builtins.int
+    LOW_FIELD_NUMBER: _builtins.int
+    HIGH_FIELD_NUMBER: _builtins.int
+    condition: _builtins.str
+    """The condition, such as `success >= baseline - 0.02`."""
+    metric: _builtins.str
+    """`success`, `cost` or `utility`; the latter two in dollars a session."""
+    estimate: _builtins.float
+    low: _builtins.float
+    """The ends of its confidence sequence: however often they are looked at, the true difference lies within them all with
+    95 %, over all conditions together.
+    """
+    high: _builtins.float
+    def __init__(
+        self,
+        *,
+        condition: _builtins.str = ...,
+        metric: _builtins.str = ...,
+        estimate: _builtins.float = ...,
+        low: _builtins.float = ...,
+        high: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["condition", b"condition", "estimate", b"estimate", "high", b"high", "low", b"low", "metric", b"metric"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___CanaryDifference: _TypeAlias = CanaryDifference  # noqa: Y015
 
 @_typing.final
 class CreateRouterRequest(_message.Message):
@@ -1241,6 +1350,7 @@ class StartCanaryRequest(_message.Message):
     POLICY_VERSION_FIELD_NUMBER: _builtins.int
     SHARE_FIELD_NUMBER: _builtins.int
     GATE_FIELD_NUMBER: _builtins.int
+    HOLD_FIELD_NUMBER: _builtins.int
     router: _builtins.str
     """Empty means `default`."""
     request_id: _builtins.str
@@ -1249,8 +1359,14 @@ class StartCanaryRequest(_message.Message):
     """Share of new sessions, in (0, 1)."""
     gate: _builtins.str
     """What it must hold, such as `success >= baseline - 0.02 and cost <= 0.9 * baseline`; the grammar is that of
-    `pointsman replay --gate`. When it is shown to fail the guard rolls back by itself. Empty: the guard's default.
+    `pointsman replay --gate`, and `baseline` is the live policy. When it is shown to hold, by at least 500 effective
+    sessions whose outcomes are not missing more often on one side, the guard promotes the canary by itself; when it is
+    shown to fail, by at least 100 sessions a side, it rolls it back by itself. Until then it goes on.
+    A utility counts a success as the router's `value_usd` at the start.
+    Empty: `success >= baseline - 0.02`, and it is rolled back when shown to succeed less often at all.
     """
+    hold: _builtins.bool
+    """Where the gate is held, the guard says so and leaves promoting to PromotePolicy."""
     def __init__(
         self,
         *,
@@ -1259,10 +1375,11 @@ class StartCanaryRequest(_message.Message):
         policy_version: _builtins.str = ...,
         share: _builtins.float = ...,
         gate: _builtins.str = ...,
+        hold: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["gate", b"gate", "policy_version", b"policy_version", "request_id", b"request_id", "router", b"router", "share", b"share"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["gate", b"gate", "hold", b"hold", "policy_version", b"policy_version", "request_id", b"request_id", "router", b"router", "share", b"share"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

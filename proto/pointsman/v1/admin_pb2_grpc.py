@@ -203,15 +203,20 @@ class AdminServicer(object):
         raise NotImplementedError('Method not implemented!')
 
     def StartShadow(self, request, context):
-        """Lets a policy decide beside the live one, logged and without effect.
+        """Has a policy asked beside the one that decides, at every decision from now on: what it would have done is logged
+        with the decision and has no effect, whatever goes wrong with it. It learns from the same log, from the beginning.
+        It adds the time of a decision to each Select. FAILED_PRECONDITION where it is live or a canary, or where four are
+        in shadow. Starting it again changes nothing.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def StartCanary(self, request, context):
-        """Gives a policy a random share of new sessions, watched by the guard. FAILED_PRECONDITION while another canary
-        runs.
+        """Gives a policy a random share of new sessions, each from its first attempt to its last, and compares what becomes of
+        them with what becomes of the others. Both policies learn from all of them. The guard looks after every session that
+        has ended, promotes the canary or rolls it back by itself, and says why: see StartCanaryRequest.
+        FAILED_PRECONDITION while a canary runs, where the policy is live, and in apprentice mode.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -219,15 +224,17 @@ class AdminServicer(object):
 
     def PromotePolicy(self, request, context):
         """Makes a policy the one that decides from now on, with the numbers of its definition, or those it decided by last;
-        the one before it is kept to roll back to. Changes nothing where it is the one that decides.
+        the one before it is kept to roll back to. Changes nothing where it is the one that decides. FAILED_PRECONDITION
+        while another one is a canary: that is being compared with the one that decides.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def RollBackPolicy(self, request, context):
-        """Takes a policy out of shadow, canary or live. Where it was live the one before it returns, with the objective and
-        the numbers it decided by last; FAILED_PRECONDITION when there is none, or when the one named decides nothing.
+        """Takes a policy out of shadow, canary or live. Sessions that a canary has begun go on under the live policy. Where it
+        was live the one before it returns, with the objective and the numbers it decided by last; FAILED_PRECONDITION when
+        there is none, while a canary runs beside it, or when the one named decides nothing.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

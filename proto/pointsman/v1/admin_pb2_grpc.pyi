@@ -66,18 +66,26 @@ class AdminStub:
     ListPolicies: _grpc.UnaryUnaryMultiCallable[_admin_pb2.ListPoliciesRequest, _admin_pb2.ListPoliciesResponse]
     """A router's policies in the order of their creation. Reads only."""
     StartShadow: _grpc.UnaryUnaryMultiCallable[_admin_pb2.StartShadowRequest, _admin_pb2.StartShadowResponse]
-    """Lets a policy decide beside the live one, logged and without effect."""
+    """Has a policy asked beside the one that decides, at every decision from now on: what it would have done is logged
+    with the decision and has no effect, whatever goes wrong with it. It learns from the same log, from the beginning.
+    It adds the time of a decision to each Select. FAILED_PRECONDITION where it is live or a canary, or where four are
+    in shadow. Starting it again changes nothing.
+    """
     StartCanary: _grpc.UnaryUnaryMultiCallable[_admin_pb2.StartCanaryRequest, _admin_pb2.StartCanaryResponse]
-    """Gives a policy a random share of new sessions, watched by the guard. FAILED_PRECONDITION while another canary
-    runs.
+    """Gives a policy a random share of new sessions, each from its first attempt to its last, and compares what becomes of
+    them with what becomes of the others. Both policies learn from all of them. The guard looks after every session that
+    has ended, promotes the canary or rolls it back by itself, and says why: see StartCanaryRequest.
+    FAILED_PRECONDITION while a canary runs, where the policy is live, and in apprentice mode.
     """
     PromotePolicy: _grpc.UnaryUnaryMultiCallable[_admin_pb2.PromotePolicyRequest, _admin_pb2.PromotePolicyResponse]
     """Makes a policy the one that decides from now on, with the numbers of its definition, or those it decided by last;
-    the one before it is kept to roll back to. Changes nothing where it is the one that decides.
+    the one before it is kept to roll back to. Changes nothing where it is the one that decides. FAILED_PRECONDITION
+    while another one is a canary: that is being compared with the one that decides.
     """
     RollBackPolicy: _grpc.UnaryUnaryMultiCallable[_admin_pb2.RollBackPolicyRequest, _admin_pb2.RollBackPolicyResponse]
-    """Takes a policy out of shadow, canary or live. Where it was live the one before it returns, with the objective and
-    the numbers it decided by last; FAILED_PRECONDITION when there is none, or when the one named decides nothing.
+    """Takes a policy out of shadow, canary or live. Sessions that a canary has begun go on under the live policy. Where it
+    was live the one before it returns, with the objective and the numbers it decided by last; FAILED_PRECONDITION when
+    there is none, while a canary runs beside it, or when the one named decides nothing.
     """
     SetMode: _grpc.UnaryUnaryMultiCallable[_admin_pb2.SetModeRequest, _admin_pb2.SetModeResponse]
     """Sets who decides and whether it learns."""
@@ -120,18 +128,26 @@ class AdminAsyncStub(AdminStub):
     ListPolicies: _aio.UnaryUnaryMultiCallable[_admin_pb2.ListPoliciesRequest, _admin_pb2.ListPoliciesResponse]  # type: ignore[assignment]
     """A router's policies in the order of their creation. Reads only."""
     StartShadow: _aio.UnaryUnaryMultiCallable[_admin_pb2.StartShadowRequest, _admin_pb2.StartShadowResponse]  # type: ignore[assignment]
-    """Lets a policy decide beside the live one, logged and without effect."""
+    """Has a policy asked beside the one that decides, at every decision from now on: what it would have done is logged
+    with the decision and has no effect, whatever goes wrong with it. It learns from the same log, from the beginning.
+    It adds the time of a decision to each Select. FAILED_PRECONDITION where it is live or a canary, or where four are
+    in shadow. Starting it again changes nothing.
+    """
     StartCanary: _aio.UnaryUnaryMultiCallable[_admin_pb2.StartCanaryRequest, _admin_pb2.StartCanaryResponse]  # type: ignore[assignment]
-    """Gives a policy a random share of new sessions, watched by the guard. FAILED_PRECONDITION while another canary
-    runs.
+    """Gives a policy a random share of new sessions, each from its first attempt to its last, and compares what becomes of
+    them with what becomes of the others. Both policies learn from all of them. The guard looks after every session that
+    has ended, promotes the canary or rolls it back by itself, and says why: see StartCanaryRequest.
+    FAILED_PRECONDITION while a canary runs, where the policy is live, and in apprentice mode.
     """
     PromotePolicy: _aio.UnaryUnaryMultiCallable[_admin_pb2.PromotePolicyRequest, _admin_pb2.PromotePolicyResponse]  # type: ignore[assignment]
     """Makes a policy the one that decides from now on, with the numbers of its definition, or those it decided by last;
-    the one before it is kept to roll back to. Changes nothing where it is the one that decides.
+    the one before it is kept to roll back to. Changes nothing where it is the one that decides. FAILED_PRECONDITION
+    while another one is a canary: that is being compared with the one that decides.
     """
     RollBackPolicy: _aio.UnaryUnaryMultiCallable[_admin_pb2.RollBackPolicyRequest, _admin_pb2.RollBackPolicyResponse]  # type: ignore[assignment]
-    """Takes a policy out of shadow, canary or live. Where it was live the one before it returns, with the objective and
-    the numbers it decided by last; FAILED_PRECONDITION when there is none, or when the one named decides nothing.
+    """Takes a policy out of shadow, canary or live. Sessions that a canary has begun go on under the live policy. Where it
+    was live the one before it returns, with the objective and the numbers it decided by last; FAILED_PRECONDITION when
+    there is none, while a canary runs beside it, or when the one named decides nothing.
     """
     SetMode: _aio.UnaryUnaryMultiCallable[_admin_pb2.SetModeRequest, _admin_pb2.SetModeResponse]  # type: ignore[assignment]
     """Sets who decides and whether it learns."""
@@ -237,7 +253,11 @@ class AdminServicer(metaclass=_abc_1.ABCMeta):
         request: _admin_pb2.StartShadowRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_admin_pb2.StartShadowResponse, _abc.Awaitable[_admin_pb2.StartShadowResponse]]:
-        """Lets a policy decide beside the live one, logged and without effect."""
+        """Has a policy asked beside the one that decides, at every decision from now on: what it would have done is logged
+        with the decision and has no effect, whatever goes wrong with it. It learns from the same log, from the beginning.
+        It adds the time of a decision to each Select. FAILED_PRECONDITION where it is live or a canary, or where four are
+        in shadow. Starting it again changes nothing.
+        """
 
     @_abc_1.abstractmethod
     def StartCanary(
@@ -245,8 +265,10 @@ class AdminServicer(metaclass=_abc_1.ABCMeta):
         request: _admin_pb2.StartCanaryRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_admin_pb2.StartCanaryResponse, _abc.Awaitable[_admin_pb2.StartCanaryResponse]]:
-        """Gives a policy a random share of new sessions, watched by the guard. FAILED_PRECONDITION while another canary
-        runs.
+        """Gives a policy a random share of new sessions, each from its first attempt to its last, and compares what becomes of
+        them with what becomes of the others. Both policies learn from all of them. The guard looks after every session that
+        has ended, promotes the canary or rolls it back by itself, and says why: see StartCanaryRequest.
+        FAILED_PRECONDITION while a canary runs, where the policy is live, and in apprentice mode.
         """
 
     @_abc_1.abstractmethod
@@ -256,7 +278,8 @@ class AdminServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_admin_pb2.PromotePolicyResponse, _abc.Awaitable[_admin_pb2.PromotePolicyResponse]]:
         """Makes a policy the one that decides from now on, with the numbers of its definition, or those it decided by last;
-        the one before it is kept to roll back to. Changes nothing where it is the one that decides.
+        the one before it is kept to roll back to. Changes nothing where it is the one that decides. FAILED_PRECONDITION
+        while another one is a canary: that is being compared with the one that decides.
         """
 
     @_abc_1.abstractmethod
@@ -265,8 +288,9 @@ class AdminServicer(metaclass=_abc_1.ABCMeta):
         request: _admin_pb2.RollBackPolicyRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_admin_pb2.RollBackPolicyResponse, _abc.Awaitable[_admin_pb2.RollBackPolicyResponse]]:
-        """Takes a policy out of shadow, canary or live. Where it was live the one before it returns, with the objective and
-        the numbers it decided by last; FAILED_PRECONDITION when there is none, or when the one named decides nothing.
+        """Takes a policy out of shadow, canary or live. Sessions that a canary has begun go on under the live policy. Where it
+        was live the one before it returns, with the objective and the numbers it decided by last; FAILED_PRECONDITION when
+        there is none, while a canary runs beside it, or when the one named decides nothing.
         """
 
     @_abc_1.abstractmethod
