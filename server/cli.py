@@ -18,6 +18,8 @@ _ELSEWHERE = {
     "demo": ("sim.demo", "add_demo", "a server and a fleet of simulated agents, and what was saved"),
     "status": ("server.console.cli", "add_status", "every router of a server, and whether it is learning"),
     "arms": ("server.console.arms", "add_arms", "the arms of a router, their prices and what is down"),
+    "policies": ("server.console.policies", "add_policies", "who decides and who is tried: shadow, canary, promotion"),
+    "mode": ("server.console.policies", "add_mode", "who decides, and whether it learns"),
     "select": ("server.console.cli", "add_select", "which arm takes this session, and why"),
     "reward": ("server.console.cli", "add_reward", "tell how an attempt or a session went"),
     "escalate": ("server.console.cli", "add_escalate", "leave the running attempt: which arm next"),
