@@ -4,6 +4,7 @@ A shadow is asked for the very situation of the decision, its own objective and 
 its own state. Whatever goes wrong with one becomes part of the log and is never raised.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 
 import msgspec
@@ -14,7 +15,7 @@ from bandit.decision import Vintage, must_stop
 from bandit.errors import NoEligibleArm
 from bandit.events import Decided, Escalated
 from bandit.moves import Events
-from bandit.policy import Distribution
+from bandit.policy import Distribution, Floats, Reals
 from bandit.types import Decision, Mode, RouterSettings, SelectReason, Shadow, Situation, Terms
 
 _LONGEST_ERROR = 200
@@ -102,23 +103,29 @@ def _answers(vintage: Vintage, situations: Sequence[Situation]) -> list[Shadow]:
             return [answer for situation in situations for answer in _answers(vintage, [situation])]
         if isinstance(error, NoEligibleArm):
             return [_gives_up(vintage)]
-        return [_shadow(vintage, error=f"{type(error).__name__}: {error}"[:_LONGEST_ERROR])]
+        said = f"{type(error).__name__}: {error}"[:_LONGEST_ERROR]
+        return [_shadow(vintage, error=said.encode(errors="replace").decode())]
 
 
 def _answer(vintage: Vintage, distribution: Distribution) -> Shadow:
     propensities, beliefs = distribution.propensities, distribution.beliefs
+    total, stop = float(propensities.sum()), float(distribution.stop_propensity)
+    if not (np.all(propensities >= 0.0) and abs(total - 1.0) < 1e-9 and 0.0 <= stop <= 1.0):
+        # The log could not be read back with what is no number.
+        raise ValueError(f"not a distribution over arms: {propensities}, {stop}")
     return _shadow(
         vintage,
-        propensities=tuple(propensities.tolist()),
-        stop_propensity=float(distribution.stop_propensity),
-        success_mean=_mean(propensities, beliefs.success_mean) if beliefs is not None else None,
+        propensities=tuple(np.minimum(propensities, 1.0).tolist()),
+        stop_propensity=stop,
+        success_mean=_mean(propensities, beliefs.success_mean, most=1.0) if beliefs is not None else None,
         cost_usd=_mean(propensities, beliefs.cost_usd) if beliefs is not None else None,
     )
 
 
-def _mean(propensities: "np.typing.NDArray[np.float64]", values: "np.typing.NDArray[np.floating]") -> float | None:
+def _mean(propensities: Floats, values: Reals, most: float = math.inf) -> float | None:
+    """The mean over the propensities, not above `most` by a rounding error; None where it is no number."""
     mean = float(np.dot(propensities, np.where(propensities > 0.0, values, 0.0)))
-    return mean if np.isfinite(mean) else None
+    return min(mean, most) if math.isfinite(mean) else None
 
 
 def _gives_up(vintage: Vintage) -> Shadow:

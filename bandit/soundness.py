@@ -61,7 +61,7 @@ _SHARES = frozenset(
     )
 )
 _TOKENS = frozenset(("input_tokens", "output_tokens", "cached_tokens"))
-_DERIVED = (".decision.scores.cost_usd", ".decision.situation.budget_price")
+_DERIVED = (".decision.scores.cost_usd", ".decision.situation.budget_price", ".shadows.cost_usd")
 """What was computed, from prices and counts at their greatest perhaps: any finite amount."""
 _FREE = frozenset(("features", "metrics"))
 """Where numbers may have any size and sign."""

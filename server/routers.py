@@ -11,7 +11,7 @@ from bandit.events import AvailabilitySet, Event
 from bandit.learner import Learner
 from bandit.pacing import NO_PACE, Pace
 from bandit.session import Session, apply
-from bandit.types import Arm, Features, Offer, PolicyRecord, Requirements, RouterSettings, Rule
+from bandit.types import Arm, Features, Offer, PolicyRecord, PolicyStage, Requirements, RouterSettings, Rule
 from server import fold, sessions
 from server.commands import ArmStands
 from server.failover import Watch
@@ -186,8 +186,12 @@ class Router:
         await self._until(self._policy_decides)
 
     async def learns(self, policy_version: str) -> None:
-        """Returns when the policy has learned what the live one has, or is the live one."""
-        await self._until(lambda: self.has_learned(policy_version))
+        """Returns when the policy has learned what the live one has, or is not tried any more."""
+        await self._until(lambda: self.has_learned(policy_version) or not self._is_tried(policy_version))
+
+    def _is_tried(self, policy_version: str) -> bool:
+        policy = self.configuration.policy(policy_version)
+        return policy is not None and policy.stage in (PolicyStage.SHADOW, PolicyStage.CANARY)
 
     def has_learned(self, policy_version: str) -> bool:
         """Whether the epoch in use has a state of the policy."""

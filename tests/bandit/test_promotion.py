@@ -6,8 +6,8 @@ import pytest
 from bandit.configuration import Configuration
 from bandit.errors import InvalidInput, Unknown, WrongOrder
 from bandit.events import ArmPut, RouterPut
-from bandit.promotion import create, promote, roll_back
-from bandit.types import Arm, Objective, PolicyStage, RouterSettings
+from bandit.promotion import MOST_SHADOWS, create, promote, roll_back, start_canary, start_shadow
+from bandit.types import Arm, Canary, Mode, Objective, PolicyStage, RouterSettings
 
 
 def after(configuration: Configuration, *events) -> Configuration:
@@ -100,3 +100,75 @@ def test_what_cannot_be_is_refused():
         with pytest.raises(InvalidInput) as caught:
             create(configuration, policy=policy, definition=definition, at_us=0)
         assert caught.value.field == field
+
+
+TERMS = Canary(share=0.5, gate="")
+
+
+def test_policies_are_tried_beside_the_live_one_and_leave_it_as_it_is():
+    configuration = with_policies("uniform", "always:a", "epsilon")
+    live = configuration.settings
+    configuration = after(configuration, start_shadow(configuration, "2"), start_shadow(configuration, "3"))
+    assert stages(configuration) == ["live", "shadow", "shadow", "created"]
+    configuration = after(configuration, start_canary(configuration, "3", TERMS))
+    assert (configuration.canary.version, configuration.canary.canary) == ("3", TERMS)
+    assert [shadow.version for shadow in configuration.shadows] == ["2"]
+    # Without a version the canary goes; the reply is the one that decides.
+    events = roll_back(configuration, why="enough")
+    assert events[0].policy == configuration.policy("1")
+    configuration = after(configuration, *events)
+    assert stages(configuration) == ["live", "shadow", "rolled_back", "created"]
+    assert configuration.policy("3").why == "enough"
+    configuration = after(configuration, *roll_back(configuration, "2"))
+    assert stages(configuration) == ["live", "rolled_back", "rolled_back", "created"]
+    assert configuration.settings == live
+
+
+def test_a_canary_is_promoted_and_nobody_else_while_it_runs():
+    configuration = with_policies("uniform", "always:a")
+    configuration = after(configuration, *promote(configuration, "2"))
+    configuration = after(configuration, start_canary(configuration, "3", TERMS))
+    for step in (
+        lambda: start_canary(configuration, "1", TERMS),
+        lambda: start_canary(configuration, "3", TERMS),
+        lambda: start_shadow(configuration, "3"),
+        lambda: promote(configuration, "1"),
+        lambda: roll_back(configuration, "2"),
+    ):
+        with pytest.raises(WrongOrder):
+            step()
+    configuration = after(configuration, *promote(configuration, "3", why="better"))
+    assert stages(configuration) == ["superseded", "superseded", "live"]
+    assert configuration.policy("3").why == "better" and configuration.canary is None
+    configuration = after(configuration, *roll_back(configuration))
+    assert configuration.settings.policy_version == "2"
+
+
+def test_what_cannot_be_tried_is_refused():
+    configuration = with_policies(*["uniform"] * (MOST_SHADOWS + 1))
+    for step in (lambda: start_shadow(configuration, "9"), lambda: start_canary(configuration, "9", TERMS)):
+        with pytest.raises(Unknown):
+            step()
+    for step in (lambda: start_shadow(configuration, "1"), lambda: start_canary(configuration, "1", TERMS)):
+        with pytest.raises(WrongOrder, match="live"):
+            step()
+    apprentice = after(
+        configuration, RouterPut(settings=msgspec.structs.replace(configuration.settings, mode=Mode.APPRENTICE))
+    )
+    with pytest.raises(WrongOrder, match="apprentice"):
+        start_canary(apprentice, "2", TERMS)
+    for version in range(2, 2 + MOST_SHADOWS):
+        configuration = after(configuration, start_shadow(configuration, str(version)))
+    assert start_shadow(configuration, "2").policy == configuration.policy("2")
+    with pytest.raises(WrongOrder, match="in shadow"):
+        start_shadow(configuration, str(2 + MOST_SHADOWS))
+
+
+def test_the_policy_to_return_to_may_be_in_shadow_meanwhile():
+    configuration = with_policies("uniform")
+    configuration = after(configuration, *promote(configuration, "2"))
+    shadowed = after(configuration, start_shadow(configuration, "1"))
+    assert after(shadowed, *roll_back(shadowed)).settings.policy_version == "1"
+    taken_out = after(shadowed, *roll_back(shadowed, "1"))
+    assert stages(taken_out) == ["superseded", "live"]
+    assert after(taken_out, *roll_back(taken_out)).settings.policy_version == "1"

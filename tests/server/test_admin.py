@@ -439,6 +439,10 @@ def test_every_change_is_answered_again_as_it_was_even_after_a_restart(serving, 
         ("RollBackPolicy", pb.RollBackPolicyRequest(router="r", request_id="13")),
         ("SetAvailability", pb.SetAvailabilityRequest(router="r", request_id="14", arm="a")),
         ("PromotePolicy", pb.PromotePolicyRequest(router="r", request_id="15", policy_version="1")),
+        ("StartShadow", pb.StartShadowRequest(router="r", request_id="16", policy_version="2")),
+        ("SetMode", pb.SetModeRequest(router="r", request_id="17", mode=pb.MODE_LIVE)),
+        ("StartCanary", pb.StartCanaryRequest(router="r", request_id="18", policy_version="2", share=0.5)),
+        ("RollBackPolicy", pb.RollBackPolicyRequest(router="r", request_id="19")),
     ]
 
     def answers() -> list[bytes]:
@@ -470,10 +474,10 @@ def test_every_change_is_answered_again_as_it_was_even_after_a_restart(serving, 
             case pb.SetAvailabilityRequest() | pb.RollBackPolicyRequest():
                 conflict.why = "other"
             case pb.SetModeRequest():
-                conflict.mode = pb.MODE_LIVE
+                conflict.mode = pb.MODE_FROZEN
             case pb.CreatePolicyRequest():
                 conflict.policy = "uniform"
-            case pb.PromotePolicyRequest():
+            case pb.PromotePolicyRequest() | pb.StartShadowRequest() | pb.StartCanaryRequest():
                 conflict.policy_version = "7"
         refused(getattr(server.admin, method), conflict, ALREADY_EXISTS)
     assert server.last_sequence() == last

@@ -53,11 +53,6 @@ def test_undecodable_bytes_are_invalid_in_streams_health_and_reflection_too(serv
     assert code_of(lambda: take(iter([data]), timeout=10)) not in DEFECTS
 
 
-def test_what_is_not_there_yet_says_so(server):
-    unimplemented = grpc.StatusCode.UNIMPLEMENTED
-    assert code_of(lambda: server.admin.StartShadow(admin_pb2.StartShadowRequest())) == unimplemented
-
-
 def _features(**values) -> pb.SelectRequest:
     request = pb.SelectRequest(session_id="hostile")
     for name, value in values.items():
