@@ -60,6 +60,7 @@ def _router(router: RouterState, output: Output) -> None:
         [
             ("mode", _MODES.get(message.mode, "unknown")),
             ("policy", f"{plain(message.policy)}, version {plain(message.policy_version)}"),
+            *(("", _tried(candidate)) for candidate in message.candidates),
             ("objective", _objective(message.settings.objective, message.settings.max_attempts)),
             ("arms", f"{up} up, {len(out)} down, {retired} retired"),
             *(("", f"{plain(arm.id)}: {_down(arm)}") for arm in out),
@@ -73,6 +74,15 @@ def _router(router: RouterState, output: Output) -> None:
             *(("", said) for said in _shown(router.evidence)),
         ]
     )
+
+
+def _tried(candidate: admin_pb2.Policy) -> str:
+    """A policy in shadow or the canary, and what the guard says."""
+    name = f"{plain(candidate.policy)}, version {plain(candidate.policy_version)}"
+    said = f": {plain(candidate.verdict)}" if candidate.verdict else ""
+    if candidate.stage == admin_pb2.POLICY_STAGE_CANARY:
+        return f"canary {name}, {percent(candidate.canary_share)} of new sessions{said}"
+    return f"shadow {name}{said}"
 
 
 def _objective(objective: admin_pb2.Objective, max_attempts: int) -> str:

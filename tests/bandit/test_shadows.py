@@ -135,6 +135,21 @@ def test_while_frozen_a_shadow_knows_what_the_live_one_knows_and_learns_the_rest
     agree(story, version)
 
 
+def test_one_that_cannot_learn_is_left_behind_and_holds_nobody_up(monkeypatch):
+    story = Story(msgspec.structs.replace(SETTINGS, policy="epsilon"))
+    story.tell(10)
+    version, other = begin(story, "linucb"), begin(story, "uniform")
+
+    def fail(*_):
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(story.learner.beside[version].policy, "fold", fail)
+    before = story.learner.vintage.epoch
+    story.tell(10)
+    assert story.learner.vintage.epoch > before
+    assert list(story.learner.beside) == [other]
+
+
 # --- answers --------------------------------------------------------------------------------------------------------
 
 

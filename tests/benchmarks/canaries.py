@@ -1,9 +1,9 @@
 """Simulated canaries: how many sessions a verdict takes, and how often it is wrong, by true difference in success.
 
-usage: python -m tests.benchmarks.canaries [--runs 200] [--share 0.5]
+usage: python -m tests.benchmarks.canaries [--runs 200] [--share 0.5] [--most 30000]
 
 The live policy resolves .8 of the sessions. What it foretells of a session explains .15 of the outcomes' variance, as
-features of recorded coding sessions do. A run ends with the first verdict, or undecided after 30,000 sessions.
+features of recorded coding sessions do. A run ends with the first verdict, or undecided after `--most` sessions.
 """
 
 import argparse
@@ -44,13 +44,13 @@ def sessions(rng: np.random.Generator, difference: float, share: float) -> Itera
             yield by_canary, Figures(success=chance), Figures(success=float(drawn < true))
 
 
-def run(seed: int, difference: float, share: float = 0.5) -> Run:
-    """One canary, from its first session to its verdict."""
+def run(seed: int, difference: float, share: float = 0.5, most: int = MOST_SESSIONS) -> Run:
+    """One canary, from its first session to its verdict, or to `most` sessions."""
     evidence = Evidence(gate="", share=share, value_usd=5.0)
     for count, session in enumerate(sessions(np.random.default_rng(seed), difference, share), 1):
         evidence = evidence.add(*session)
         conclusion = evidence.verdict().conclusion
-        if conclusion != "undecided" or count == MOST_SESSIONS:
+        if conclusion != "undecided" or count == most:
             return Run(conclusion=conclusion, sessions=count)
     raise AssertionError("sessions never end")
 
@@ -60,11 +60,12 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--runs", type=int, default=200)
     parser.add_argument("--share", type=float, default=0.5)
+    parser.add_argument("--most", type=int, default=MOST_SESSIONS)
     asked = parser.parse_args()
     print("| true difference | promoted | rolled back | undecided | median sessions | 90 % within |")
     print("|---|---|---|---|---|---|")
     for difference in (0.03, 0.0, -0.01, -0.02, -0.03):
-        runs = [run(seed, difference, asked.share) for seed in range(asked.runs)]
+        runs = [run(seed, difference, asked.share, asked.most) for seed in range(asked.runs)]
         ended = np.array([each.sessions if each.conclusion != "undecided" else math.inf for each in runs])
         shares = [
             f"{100 * sum(each.conclusion == conclusion for each in runs) / len(runs):.1f} %"

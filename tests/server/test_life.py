@@ -7,13 +7,17 @@ from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 
 import grpc
+import msgspec
 import pytest
 
-from bandit import record
-from bandit.events import Decided, PolicyPut
+from bandit import promotion, record
+from bandit.configuration import Configuration
+from bandit.events import Configured, Decided, PolicyPut
+from bandit.types import Arm, Canary, Mode, PolicyStage, RouterSettings
 from pointsman.v1 import admin_pb2 as pb
 from pointsman.v1 import routing_pb2 as rt
 from server.cli import main
+from server.reconfigure import changes
 from server.store.sqlite import SqliteStore
 
 CONFIG = """
@@ -267,3 +271,20 @@ def test_the_commands_tell_and_change_it(serving, tmp_path, monkeypatch, capsys)
     assert "--file" in run("policies", "create", "--file", str(tmp_path / "none"), status=2)
     assert "FAILED_PRECONDITION" in run("policies", "canary", "2", status=1)
     assert server.stop() == 0
+
+
+@pytest.mark.parametrize("edited", [{"policy": "epsilon"}, {"mode": Mode.APPRENTICE, "baseline_arm": "fair"}])
+def test_a_configuration_file_is_followed_although_a_canary_runs(edited):
+    settings, arms = RouterSettings(policy="uniform"), (Arm(id="fair"), Arm(id="good"))
+    configuration = Configuration()
+    for event in changes(configuration, Configured(settings=settings, arms=arms), at_us=1):
+        configuration = configuration.apply(event)
+    configuration = configuration.apply(promotion.create(configuration, policy="always:good", at_us=2))
+    configuration = configuration.apply(promotion.start_canary(configuration, "2", Canary(share=0.5, gate="")))
+    file = Configured(settings=msgspec.structs.replace(settings, **edited), arms=arms)
+    for event in changes(configuration, file, at_us=3):
+        configuration = configuration.apply(event)
+    ended = configuration.policy("2")
+    assert (configuration.canary, ended.stage) == (None, PolicyStage.ROLLED_BACK)
+    assert "configuration file" in ended.why
+    assert {name: getattr(configuration.settings, name) for name in edited} == edited
