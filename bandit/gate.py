@@ -7,12 +7,15 @@ minus a number.
 """
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 from bandit.errors import InvalidInput
+from bandit.intervals import Interval
 
 Metric: TypeAlias = Literal["success", "cost", "utility"]
+Verdict: TypeAlias = Literal["pass", "fail", "undecided"]
 
 _NUMBER = r"(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d{1,3})?"
 _CONDITION = re.compile(
@@ -71,3 +74,23 @@ def _condition(found: "re.Match[str]") -> Condition:
         factor=float(found["factor"] or 1.0),
         offset=float((found["sign"] or "") + (found["offset"] or "0")),
     )
+
+
+def judge(conditions: tuple[Condition, ...], excess: Callable[[Condition], Interval]) -> tuple[Verdict, str]:
+    """The gate's verdict, and why. `excess` gives the interval of candidate - factor x baseline - offset.
+
+    A condition is met where that interval lies wholly in, not met where it lies wholly out, else undecided; the gate
+    fails where one is not met, and passes where all are met.
+    """
+    verdicts, reasons = [], []
+    for condition in conditions:
+        interval = excess(condition)
+        low, high = (interval.low, interval.high) if condition.at_least else (-interval.high, -interval.low)
+        verdict: Verdict = "pass" if low >= 0.0 else "fail" if high < 0.0 else "undecided"
+        verdicts.append(verdict)
+        reasons.append(
+            f"{condition.text}: {verdict}, {interval.estimate:+.4g} from the bound "
+            f"({interval.low:+.4g} to {interval.high:+.4g})"
+        )
+    whole: Verdict = "fail" if "fail" in verdicts else "undecided" if "undecided" in verdicts else "pass"
+    return whole, "; ".join(reasons)

@@ -6,17 +6,16 @@ from pathlib import Path
 
 import msgspec
 
-from bandit import epoch_file, policy_file
+from bandit import epoch_file, gate, policy_file
 from bandit import policy as policies
 from bandit.errors import InvalidInput
 from bandit.events import PolicyPut, RouterPut
+from bandit.gate import Condition
 from bandit.intervals import Interval
 from bandit.learner import Learner
 from bandit.types import Mode, RouterSettings
-from sim import gate
 from sim.candidates import Candidate, Learned, rule
 from sim.evaluation import Evaluation, Metrics, Trust, evaluate
-from sim.gate import Condition
 from sim.logged import Log
 from sim.replay_result import (
     CandidateResult,
@@ -52,7 +51,7 @@ def replay(log: Log, asked: Asked, *, on_sessions: Callable[[int], None] = lambd
 
     Raises InvalidInput naming `--candidate`, `--baseline`, `--gate` or `--events`.
     """
-    conditions = gate.parse(asked.gate) if asked.gate is not None else None
+    conditions = gate.parse(asked.gate, "--gate") if asked.gate is not None else None
     baseline = None
     if asked.baseline != _LOGGED:
         baseline = candidate(log, asked.baseline, asked.value_usd, "--baseline")

@@ -2,7 +2,7 @@
 
 import msgspec
 
-from sim.gate import Verdict
+from bandit.gate import Verdict
 
 
 class Figure(msgspec.Struct, kw_only=True, frozen=True):

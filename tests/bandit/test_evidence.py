@@ -6,7 +6,6 @@ import msgspec
 import numpy as np
 import pytest
 
-from bandit import gate
 from bandit.errors import InvalidInput
 from bandit.evidence import LEAST_A_SIDE, LEAST_EFFECTIVE, Comparison, Evidence, Figures, require_gate
 from tests.benchmarks import canaries
@@ -177,13 +176,3 @@ def test_evidence_is_a_value_that_does_not_grow():
 def test_what_is_no_gate_is_refused(text):
     with pytest.raises(InvalidInput, match="gate"):
         require_gate(text)
-
-
-def test_a_gate_is_read():
-    found = gate.parse("success>=baseline-2e-2 and cost <= 0.8 * baseline")
-    assert [(c.metric, c.at_least, c.factor, c.offset) for c in found] == [
-        ("success", True, 1.0, -0.02),
-        ("cost", False, 0.8, 0.0),
-    ]
-    with pytest.raises(InvalidInput, match="too large"):
-        gate.parse("cost <= 1e99 * baseline")

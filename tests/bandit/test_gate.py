@@ -2,9 +2,9 @@
 
 import pytest
 
+from bandit import gate
 from bandit.errors import InvalidInput
 from bandit.intervals import Interval
-from sim import gate
 
 
 @pytest.mark.parametrize(
@@ -42,10 +42,11 @@ def test_conditions_are_joined_by_and() -> None:
         "success >= __import__('os')",
         "success >= baselineand cost <= baseline x",
         "success >= baseline" + " " * 2_000,
+        "cost <= 1e99 * baseline",
     ],
 )
 def test_what_is_no_gate_is_refused(text: str) -> None:
-    with pytest.raises(InvalidInput, match="--gate"):
+    with pytest.raises(InvalidInput, match="gate"):
         gate.parse(text)
 
 
