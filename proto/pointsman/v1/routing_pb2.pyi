@@ -1372,13 +1372,17 @@ class GetDecisionResponse(_message.Message):
     stop_propensity: _builtins.float
     """Probability with which giving up would have been drawn instead, in [0, 1); 0 where it was no close call."""
     confirmed: _builtins.bool
-    """The decision recomputed from the log equals the logged one."""
+    """The decision recomputed from the log equals the logged one, and so do the lottery of a canary and what policies in
+    shadow said beside it.
+    """
     unconfirmed_reason: _builtins.str
     """Why it is not: it differs, or it cannot be recomputed, because its features are erased for instance."""
     erased: _builtins.bool
     """The features have been erased on request."""
     event_json: _builtins.str
-    """The logged event as JSON: all else that the decision depended on, such as prices, mode and number of draws."""
+    """The logged event as JSON: all else that the decision depended on, such as prices, mode and number of draws; and
+    `shadows`, what policies that did not decide would have done.
+    """
     mode: _builtins.str
     """The router's mode when it was decided, as in Admin.SetMode: `live`, `apprentice` or `frozen`."""
     budget_price: _builtins.float
