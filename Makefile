@@ -18,8 +18,8 @@ export OMP_NUM_THREADS ?= 1
 demo: .venv/ready  ## a server, a fleet of agents, and what was saved
 	$(BIN)/pointsman demo
 
-test: .venv/ready  ## the whole suite
-	$(BIN)/python -m pytest
+test: .venv/ready  ## the whole suite, on all cores
+	$(BIN)/python -m pytest -n auto --dist worksteal
 
 lint: .venv/ready  ## ruff, mypy strict, stubs up to date, buf
 	$(BIN)/ruff check .

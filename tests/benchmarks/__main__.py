@@ -16,9 +16,9 @@ from rich.table import Table
 from sim import synthetic
 from sim.runner import run
 from sim.world import Terms
-from tests.benchmarks import decision, grown, learning, serving
+from tests.benchmarks import decision, grown, learning, replaying, serving
 
-NAMES = ("decision", "learning", "simulate", "serving", "grown")
+NAMES = ("decision", "learning", "simulate", "replay", "serving", "grown")
 HISTORY = Path(__file__).with_name("history.jsonl")
 
 
@@ -39,6 +39,8 @@ def main() -> None:
         found["outcomes_learned_per_second"] = _learning(console)
     if "simulate" in chosen:
         found["simulate_attempts_per_second"] = _simulate(console)
+    if "replay" in chosen:
+        found["replay"] = _replay(console, full=given.full)
     if "serving" in chosen:
         found["select_against_echo"] = _serving(console)
     if "grown" in chosen:
@@ -101,6 +103,20 @@ def _simulate(console: Console) -> dict[str, float]:
         played = run(world, terms, policy, seed=0)
         found[policy] = float(played.attempts.sum()) / played.wall_seconds
         table.add_row(policy, f"{found[policy]:,.0f}")
+    console.print(table)
+    return found
+
+
+def _replay(console: Console, *, full: bool) -> list[dict[str, float]]:
+    sizes = (740_000, 7_400_000) if full else (74_000, 740_000)
+    table = _table("replay of one ladder, from Parquet", "decisions", "seconds", "a million", "MiB", "aim")
+    found = []
+    for sessions in sizes:
+        measured = replaying.measure(sessions)
+        found.append(measured)
+        a_million = 1e6 * measured["seconds"] / measured["decisions"]
+        numbers = (f"{measured['decisions']:,.0f}", f"{measured['seconds']:.1f}", f"{a_million:.1f}")
+        table.add_row(*numbers, f"{measured['mib']:,.0f}", "10 million in 30 s, 2,048 MiB")
     console.print(table)
     return found
 

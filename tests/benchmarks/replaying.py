@@ -1,0 +1,82 @@
+"""`pointsman replay` on large logs: seconds, and the memory of the process, for two sizes of the same log."""
+
+import multiprocessing
+import resource
+import tempfile
+import time
+from pathlib import Path
+
+import duckdb
+
+from sim.logged import Log
+from sim.replay import Asked, replay
+from sim.spread import cores
+
+ARMS = 8
+CANDIDATE = "ladder:arm-1>arm-5"
+
+
+def measure(sessions: int) -> dict[str, float]:
+    """Scores a ladder on a log of so many sessions, in a process of its own: decisions, seconds, MiB at most."""
+    with tempfile.TemporaryDirectory() as folder:
+        _write(Path(folder), sessions)
+        with multiprocessing.get_context("spawn").Pool(1) as pool:
+            return pool.apply(_replay, (folder,))
+
+
+def _replay(folder: str) -> dict[str, float]:
+    began = time.perf_counter()
+    with Log(Path(folder), threads=cores()) as log:
+        replay(log, Asked(candidates=[CANDIDATE]))
+        decisions = log.decisions
+    seconds = time.perf_counter() - began
+    return {
+        "decisions": decisions,
+        "seconds": seconds,
+        "mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+    }
+
+
+def _write(folder: Path, sessions: int) -> None:
+    """A log as an archive has it, but with bodies that hold only what replay reads: arms drawn evenly, two attempts."""
+    arms = "[" + ", ".join(f"'arm-{k}'" for k in range(ARMS)) + "]"
+    first = "[" + ", ".join(["0.125"] * ARMS) + "]"
+    second = "[" + ", ".join(f"CASE WHEN a1 = {k} THEN 0.0 ELSE 1.0 / {ARMS - 1} END" for k in range(ARMS)) + "]"
+    nothing = "NULL::DOUBLE AS input_tokens, NULL::DOUBLE AS output_tokens, NULL::DOUBLE AS cached_tokens"
+    blank = "'' AS private, '' AS private_digest, '' AS request_key, '' AS request_digest, '' AS digest"
+    connection = duckdb.connect(
+        config={"threads": cores(), "memory_limit": "1500MB", "temp_directory": str(folder / "spilled")}
+    )
+    connection.execute(f"""
+CREATE VIEW drawn AS
+SELECT i, hash(i) % {ARMS} AS a1, hash(i * 7 + 1) % 1000 < 650 AS good,
+    (hash(i) + 1 + hash(i * 13) % {ARMS - 1}) % {ARMS} AS a2, hash(i * 17 + 3) % 1000 < 500 AS better,
+    '{{"category":"c' || hash(i * 3 + 1) % 5 || '","repository":"r' || hash(i * 5 + 2) % 12 || '"}}' AS features
+FROM range({sessions}) AS t(i)""")
+    connection.execute(f"""
+COPY (
+    SELECT *, make_timestamptz(1700000000000000 + seq * 250000) AS at, 'default' AS router, 's' || i AS session_id,
+        {nothing}, {blank}
+    FROM (
+        SELECT i, i * 5 + 1 AS seq, 'decided' AS kind, 's' || i || '-1' AS decision_id, 1 AS attempt,
+            'arm-' || a1 AS arm, 0.125 AS propensity, 'sampled' AS reason, {arms} AS arms,
+            {first} AS propensities, features,
+            NULL::DOUBLE AS success, NULL::DOUBLE AS cost_usd, NULL::BIGINT AS revision, NULL::BOOLEAN AS final,
+            '{{}}' AS body
+        FROM drawn
+        UNION ALL
+        SELECT i, i * 5 + 2, 'escalated', 's' || i || '-1', NULL, NULL, NULL, 'verified_failure', NULL, NULL, NULL,
+            NULL, 0.1 * (1 + a1), NULL, NULL,
+            '{{"event":{{"next_decision_id":"s' || i || '-2","stop_propensity":0.0}}}}'
+        FROM drawn WHERE NOT good
+        UNION ALL
+        SELECT i, i * 5 + 3, 'decided', 's' || i || '-2', 2, 'arm-' || a2, 1.0 / {ARMS - 1}, 'escalated', {arms},
+            {second}, features, NULL, NULL, NULL, NULL, '{{}}'
+        FROM drawn WHERE NOT good
+        UNION ALL
+        SELECT i, i * 5 + 4, 'rewarded', 's' || i || CASE WHEN good THEN '-1' ELSE '-2' END, NULL, NULL, NULL, NULL,
+            NULL, NULL, NULL, (good OR better)::DOUBLE, 0.1 * (1 + CASE WHEN good THEN a1 ELSE a2 END), 1, true, '{{}}'
+        FROM drawn
+    ) ORDER BY seq
+) TO '{folder}/log.parquet' (FORMAT parquet, COMPRESSION zstd)""")
+    connection.close()
