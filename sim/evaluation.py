@@ -80,7 +80,9 @@ class Evaluation:
         self._value_usd = value_usd
         self._mean = moments.mean
         self.candidate = self._weighted("")
-        """Doubly robust."""
+        """Doubly robust, per decision, with weights that are self-normalised step by step (Thomas and Brunskill 2016,
+        Data-efficient off-policy policy evaluation for reinforcement learning, ICML): what was never done leaves the
+        model alone instead of nothing."""
         self.baseline = self._weighted("baseline ") if rows.has("baseline h") else self._plain("logged")
         """What it is compared with, on the same sessions."""
 
@@ -105,9 +107,10 @@ class Evaluation:
     def if_missing(self, success: float) -> Metrics:
         """The candidate if all successes that were never told had been 0, or 1."""
         name = "none" if success == 0.0 else "all"
-        return self._metrics(
-            estimators.ratio(self._mean, self._rows.at(f"h dr {name}"), self._rows.at("h")), self.candidate.cost
+        told, taken = (
+            estimators.ratio(self._mean, self._rows.at(f"h dr {of}"), self._rows.at("h")) for of in ("told", name)
         )
+        return self._metrics(self.candidate.success + taken - told, self.candidate.cost)
 
     def level(self, metric: str) -> Interval:
         """95 % for the candidate's success, cost or utility, for this log as it is."""
@@ -163,9 +166,14 @@ class Evaluation:
         return max(0.0, foretold - self._moments.variance(getattr(self._weighted(who), metric).gradient))
 
     def _weighted(self, who: str) -> Metrics:
+        """The model's value, and what each step came to beyond it, self-normalised step by step."""
+        at, steps = self._rows.at, range(self._rows.steps)
         return self._metrics(
             *(
-                estimators.ratio(self._mean, self._rows.at(f"{who}h dr{metric}"), self._rows.at(f"{who}h"))
+                estimators.ratio(self._mean, at(f"{who}h V{metric}"), at(f"{who}h"))
+                + estimators.sum_of_ratios(
+                    self._mean, [(at(f"{who}h W{t} e{metric}"), at(f"{who}h W{t}")) for t in steps]
+                )
                 for metric in (SUCCESS, COST)
             )
         )
@@ -307,7 +315,7 @@ class _Rows:
 
     def __init__(self, steps: int, *, with_baseline: bool) -> None:
         both = (SUCCESS, COST)
-        names = ["one", "h dr none", "h dr all"]
+        names = ["one", "h dr told", "h dr none", "h dr all"]
         for plain in (
             "ips",
             "logged",
@@ -318,7 +326,9 @@ class _Rows:
         for t in range(steps):
             names += [f"W{t}", *(f"W{t} r{m}" for m in both)]
         for who in ("", "baseline ") if with_baseline else ("",):
-            names += [f"{who}h", *(f"{who}{name}{m}" for name in ("h dr", "dm") for m in both)]
+            names += [f"{who}h", *(f"{who}{name}{m}" for name in ("h V", "dm") for m in both)]
+            for t in range(steps):
+                names += [f"{who}h W{t}", *(f"{who}h W{t} e{m}" for m in both)]
             names += [f"{who}h2 spread{j}" for j in range(3)]
         self.steps = steps
         self.width = len(names)
@@ -359,7 +369,7 @@ class _Rows:
         for who, side in (("", candidate), ("baseline ", baseline)):
             if side is not None:
                 put(f"{who}h", side.weight)
-                put(f"{who}h dr", side.weight * estimators.doubly_robust(side.trajectories))
+                self._put_robust(who, side, put)
                 put(f"{who}dm", estimators.direct(side.trajectories))
                 for j in range(3):
                     put(f"{who}h2 spread{j}", side.weight**2 * side.view.spread[:, j])
@@ -367,10 +377,21 @@ class _Rows:
         here, last = np.arange(len(piece.action)), piece.last
         missing = np.isnan(piece.success)
         shift = weights[here, last] * (np.nan_to_num(piece.success) - t.reward[here, last, SUCCESS])
-        none = estimators.doubly_robust(t)[:, SUCCESS] + shift
+        robust = estimators.doubly_robust(t)[:, SUCCESS]
+        none = robust + shift
+        put("h dr told", candidate.weight * robust)
         put("h dr none", candidate.weight * none)
         put("h dr all", candidate.weight * (none + weights[here, last] * missing))
         return rows
+
+    def _put_robust(self, who: str, side: _Seen, put: Callable[[str, Floats], None]) -> None:
+        t, h = side.trajectories, side.weight
+        put(f"{who}h V", h * estimators.direct(t))
+        weights, mass, errors = t.weights(), t.mass(), t.errors()
+        for step in range(self.steps):
+            put(f"{who}h W{step}", h * mass[:, min(step, mass.shape[1] - 1)])
+            if step < mass.shape[1]:
+                put(f"{who}h W{step} e", h * weights[:, step, None] * errors[:, step])
 
 
 class _Tally:
