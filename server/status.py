@@ -10,6 +10,7 @@ from google.protobuf import any_pb2
 from google.rpc import error_details_pb2, status_pb2
 
 from bandit.errors import AlreadyThere, InvalidInput, NoEligibleArm, Unknown, WrongOrder
+from server.auth.access import Forbidden, Unauthenticated
 from server.intake import Taken
 from server.rounds import RepeatConflict
 from server.store.errors import StoreError
@@ -27,6 +28,8 @@ _CODES: tuple[tuple[type[Exception], grpc.StatusCode], ...] = (
     (AlreadyThere, grpc.StatusCode.ALREADY_EXISTS),
     (RepeatConflict, grpc.StatusCode.ALREADY_EXISTS),
     (Taken, grpc.StatusCode.ALREADY_EXISTS),
+    (Unauthenticated, grpc.StatusCode.UNAUTHENTICATED),
+    (Forbidden, grpc.StatusCode.PERMISSION_DENIED),
     (NotImplementedError, grpc.StatusCode.UNIMPLEMENTED),
     (StoreError, grpc.StatusCode.UNAVAILABLE),
 )
