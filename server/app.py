@@ -22,6 +22,8 @@ from server.closing import Closing
 from server.config import Config
 from server.convert.admin import Changes
 from server.convert.requests import Requests
+from server.dashboard.api import Api
+from server.dashboard.doors import Doors
 from server.engine import Engine
 from server.erasure import Erasure
 from server.events import Events
@@ -120,9 +122,10 @@ async def _serve(
             grpc_port = server.add_insecure_port(str(listen))
         except RuntimeError as error:
             raise OSError(f"cannot listen on {listen}") from error
-        pages = await web.serve(http.host, http.port, healthy=lambda: health.serving)
-        closing.callback(pages.close)
-        http_port = pages.sockets[0].getsockname()[1]
+        dashboard = Api(Doors(config.service.hosts), administration, lambda: health.serving)
+        pages = await web.serve(http.host, http.port, [*web.health(lambda: health.serving), *dashboard.routes()])
+        closing.push_async_callback(pages.close)
+        http_port = pages.port
         await fitting.start()
         closing.push_async_callback(fitting.stop)
         closing.push_async_callback(engine.close)

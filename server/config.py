@@ -28,6 +28,8 @@ class Service(keys.Strict, frozen=True, kw_only=True):
 
     listen: str = "127.0.0.1:50051"
     http: str = "127.0.0.1:8080"
+    hosts: tuple[_Name, ...] = ()
+    """Names under which browsers reach the dashboard, beside addresses and `localhost`."""
     data_dir: str = "pointsman-data"
     archive_seconds: Annotated[float, msgspec.Meta(ge=0.0, le=1e6)] = 300.0
     """The archive takes in what was logged every so many seconds; 0: there is none."""

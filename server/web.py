@@ -1,40 +1,103 @@
-"""A few HTTP pages on asyncio: `/healthz` for whoever watches the process."""
+"""The HTTP port: one application on the service's event loop, and the bounds that hold for every page of it.
+
+Pages are routes that whoever has them hands over: `/healthz` stands here, the dashboard brings its own.
+"""
 
 import asyncio
-from collections.abc import Callable
+import logging
+from collections.abc import Awaitable, Callable, Iterable
 
-_MAX_REQUEST = 8192
-_SECONDS = 5.0
+from aiohttp import web
 
+_log = logging.getLogger(__name__)
 
-async def serve(host: str, port: int, *, healthy: Callable[[], bool]) -> asyncio.Server:
-    """Listens and answers GET /healthz: 200 while `healthy`, else 503. Raises OSError where it cannot listen."""
+_MAX_BODY_BYTES = 64 * 1024
+_MAX_LINE_BYTES = 8190
+_IDLE_SECONDS = 15.0
+"""That a connection may take to say what it wants, or may stay without a request."""
+_ANSWER_SECONDS = 30.0
+"""That a request may take, until its answer's last byte was taken."""
+_DRAIN_SECONDS = 1.0
 
-    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            async with asyncio.timeout(_SECONDS):
-                head = await reader.readuntil(b"\r\n\r\n")
-                writer.write(_response(head, healthy()))
-                await writer.drain()
-        except (TimeoutError, OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
-            # Not a request, or nobody there any more to tell.
-            pass
-        finally:
-            writer.close()
-
-    return await asyncio.start_server(answer, host, port, limit=_MAX_REQUEST)
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+Routes = Iterable[web.AbstractRouteDef]
 
 
-def _response(head: bytes, healthy: bool) -> bytes:
-    method, _, rest = head.partition(b" ")
-    path = rest.partition(b" ")[0].partition(b"?")[0]
-    if path != b"/healthz":
-        status, body = "404 Not Found", b"not found\n"
-    elif method not in (b"GET", b"HEAD"):
-        status, body = "405 Method Not Allowed", b"GET or HEAD\n"
-    elif healthy:
-        status, body = "200 OK", b"serving\n"
-    else:
-        status, body = "503 Service Unavailable", b"not serving\n"
-    headers = f"Content-Type: text/plain\r\nContent-Length: {len(body)}\r\nConnection: close"
-    return f"HTTP/1.1 {status}\r\n{headers}\r\n\r\n".encode() + (b"" if method == b"HEAD" else body)
+class Served:
+    """A port that is listened on."""
+
+    def __init__(self, runner: web.AppRunner) -> None:
+        self._runner = runner
+
+    @property
+    def port(self) -> int:
+        """The one that was asked for, or that was picked."""
+        return int(self._runner.addresses[0][1])
+
+    async def close(self) -> None:
+        """Ends what is still under way, soon."""
+        await self._runner.cleanup()
+
+
+async def serve(host: str, port: int, routes: Routes) -> Served:
+    """Listens and answers by `routes`. Raises OSError where it cannot listen."""
+    application = web.Application(middlewares=[_in_time], client_max_size=_MAX_BODY_BYTES)
+    application.add_routes(routes)
+    runner = web.AppRunner(
+        application,
+        access_log=None,
+        handler_cancellation=True,
+        keepalive_timeout=_IDLE_SECONDS,
+        lingering_time=_DRAIN_SECONDS,
+        max_line_size=_MAX_LINE_BYTES,
+        max_field_size=_MAX_LINE_BYTES,
+        shutdown_timeout=_DRAIN_SECONDS,
+    )
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, host, port).start()
+    except BaseException:
+        await runner.cleanup()
+        raise
+    return Served(runner)
+
+
+def health(healthy: Callable[[], bool]) -> Routes:
+    """`GET /healthz`, for whoever watches the process: 200 while `healthy`, else 503."""
+
+    async def answer(_: web.Request) -> web.Response:
+        return web.Response(text="serving\n") if healthy() else web.Response(text="not serving\n", status=503)
+
+    return [web.get("/healthz", answer)]
+
+
+@web.middleware
+async def _in_time(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Cuts off who sends or takes too slowly; a defect is logged and becomes 500 without a word of it."""
+    try:
+        async with asyncio.timeout(_ANSWER_SECONDS):
+            response = await _answered(request, handler)
+            # Sent here, so that the bound holds for it too.
+            await response.prepare(request)
+            await response.write_eof()
+            return response
+    except TimeoutError:
+        if request.transport is not None:
+            request.transport.abort()
+        raise
+
+
+async def _answered(request: web.Request, handler: Handler) -> web.StreamResponse:
+    try:
+        return await handler(request)
+    except web.HTTPException as refusal:
+        return web.Response(status=refusal.status, text=f"{refusal.reason}\n", headers=_allow(refusal))
+    except (TimeoutError, ConnectionError):
+        raise
+    except Exception:
+        _log.exception("defect at %s", request.path)
+        return web.Response(status=500, text="a defect of the server; it is logged\n")
+
+
+def _allow(refusal: web.HTTPException) -> dict[str, str]:
+    return {"Allow": refusal.headers["Allow"]} if "Allow" in refusal.headers else {}
