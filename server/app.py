@@ -17,7 +17,9 @@ from pointsman.v1 import admin_pb2_grpc, events_pb2_grpc, routing_pb2_grpc
 from server import startup, web
 from server.admin import Admin
 from server.administration import Administration
+from server.admission import Admission
 from server.archiver import Archiver
+from server.auth.access import Access
 from server.closing import Closing
 from server.config import Config
 from server.convert.admin import Changes
@@ -104,20 +106,23 @@ async def _serve(
         requests = Requests(config.limits)
         routing = Routing(engine, Views(reader, epochs, routers), requests)
         closing.callback(routing.close)
+        access = Access(sessions_per_second=config.limits.sessions_per_second)
+        admission = Admission(access, config.limits)
         server = grpc.aio.server(
             # Two servers on one port would each get half of the calls.
-            options=[("grpc.max_receive_message_length", config.limits.message_bytes), ("grpc.so_reuseport", 0)]
+            options=[("grpc.max_receive_message_length", config.limits.message_bytes), ("grpc.so_reuseport", 0)],
+            maximum_concurrent_rpcs=admission.most_calls,
         )
-        register(routing_pb2_grpc.add_RoutingServicer_to_server, routing, server)
+        register(routing_pb2_grpc.add_RoutingServicer_to_server, routing, server, admission)
         guard = Guard(engine, reader, routers)
         administration = Administration(routers, store, time.time, lambda: engine.round_us, guard.trial)
         admin = Admin(engine, administration, Changes(config.limits))
-        register(admin_pb2_grpc.add_AdminServicer_to_server, admin, server)
+        register(admin_pb2_grpc.add_AdminServicer_to_server, admin, server, admission)
         archiver = Archiver(data_dir, seconds=config.service.archive_seconds, days=config.retention.archive_days)
         events = Events(engine, reader, requests, growth, erasure, archiver.hint)
         closing.callback(events.close)
-        register(events_pb2_grpc.add_EventsServicer_to_server, events, server)
-        health.register(server)
+        register(events_pb2_grpc.add_EventsServicer_to_server, events, server, admission)
+        health.register(server, admission)
         try:
             grpc_port = server.add_insecure_port(str(listen))
         except RuntimeError as error:

@@ -69,9 +69,10 @@ class Engine:
         self._ids = DecisionIds(clock, entropy)
         self._sessions = SessionCache(store, cached_sessions)
         self._journal = Journal(store, on_back=self._back)
-        self._line: list[Asked] = []
-        self._callers: list[asyncio.Future[None]] = []
-        """Those who wait for the requests in line."""
+        self._line: list[tuple[asyncio.Future[None], Sequence[Asked]]] = []
+        """Those who wait, and for what."""
+        self._waiting = 0
+        """How many requests are in line."""
         self._begins: asyncio.Handle | None = None
         self._lingers: asyncio.TimerHandle | None = None
         self.round_us = 0
@@ -97,8 +98,8 @@ class Engine:
         """Returns when each of at least one request has its reply, as `answer` gives or raises it. They are looked at
         in the same round."""
         answered: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._line += asked
-        self._callers.append(answered)
+        self._line.append((answered, asked))
+        self._waiting += len(asked)
         self._schedule()
         await answered
 
@@ -111,7 +112,7 @@ class Engine:
         if self._journal.busy or not self._line:
             return
         loop = asyncio.get_running_loop()
-        if len(self._line) >= self._crowd:
+        if self._waiting >= self._crowd:
             self._begins = self._begins or loop.call_soon(self._round)
         else:
             self._lingers = self._lingers or loop.call_later(_LINGER_SECONDS, self._round)
@@ -121,8 +122,11 @@ class Engine:
             if handle is not None:
                 handle.cancel()
         self._begins = self._lingers = None
-        line, self._line = self._line, []
-        callers, self._callers = self._callers, []
+        # For those who have gone, their time having passed, nothing is decided and nothing stored.
+        there = [(answered, asked) for answered, asked in self._line if not answered.done()]
+        self._line, self._waiting = [], 0
+        callers = [answered for answered, _ in there]
+        line = [one for _, asked in there for one in asked]
         self._crowd = len(line)
         self.round_us = self._now_us()
         round_ = Round(

@@ -7,6 +7,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 
 from pointsman.v1 import admin_pb2, events_pb2, routing_pb2
+from server.admission import Admission
 from server.rpc import register
 
 _SERVICES: tuple[str, ...] = (
@@ -24,12 +25,12 @@ class Health:
         self._checks = health.aio.HealthServicer()  # type: ignore[attr-defined]
         self._telling: set[asyncio.Task[None]] = set()
 
-    def register(self, server: grpc.aio.Server) -> None:
+    def register(self, server: grpc.aio.Server, admission: Admission) -> None:
         """Adds health and reflection to a server."""
-        register(health_pb2_grpc.add_HealthServicer_to_server, self._checks, server)
+        register(health_pb2_grpc.add_HealthServicer_to_server, self._checks, server, admission)
         names = (*_SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME)
         servicer = reflection.aio.ReflectionServicer(names)  # type: ignore[attr-defined]
-        register(reflection_pb2_grpc.add_ServerReflectionServicer_to_server, servicer, server)
+        register(reflection_pb2_grpc.add_ServerReflectionServicer_to_server, servicer, server, admission)
 
     def say(self, serving: bool) -> None:
         """As `tell`, without waiting."""

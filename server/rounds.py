@@ -86,6 +86,8 @@ class Asked(msgspec.Struct, kw_only=True):
     """Raises what is wrong with the request."""
     session: SessionKey | None = None
     """The session that the request names, if any: a round looks up all of its sessions at once."""
+    begin_session: Callable[[], None] = lambda: None
+    """Called when the request begins a session, before anything of it stands. Raises where it may not."""
     reply: Reply | Exception | None = None
     """What it is answered, or what the answer is refused with; to be told once its round has ended."""
 
@@ -174,6 +176,8 @@ class Round:
                 self._draw()
             self._carry_out(asked, move)
             return
+        if move.session is None:
+            asked.begin_session()
         self._wave.append((asked, move))
         self._drawing.add(move.session_id)
         if asked.repeat is not None:

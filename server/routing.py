@@ -9,9 +9,11 @@ from typing import Any, TypeAlias, TypeVar
 
 import grpc.aio
 
-from bandit.errors import InvalidInput
+from bandit.errors import PointsmanError
 from pointsman.v1 import routing_pb2 as pb
 from pointsman.v1 import routing_pb2_grpc
+from server.auth.access import calling
+from server.auth.grants import Scope
 from server.commands import Accepted, Advised, Choice, Moved
 from server.convert import responses
 from server.convert.requests import Requests
@@ -52,10 +54,11 @@ class Routing(routing_pb2_grpc.RoutingServicer):
             await self._engine.answer_all(asked)
         return pb.BatchSelectResponse(responses=map(_result, items))
 
-    def _item(self, request: pb.SelectRequest) -> Asked | InvalidInput:
+    def _item(self, request: pb.SelectRequest) -> Asked | PointsmanError:
         try:
+            calling.get().require(Scope.ROUTE, request.router)
             return self._select(request)
-        except InvalidInput as error:
+        except PointsmanError as error:
             return error
 
     def _select(self, request: pb.SelectRequest) -> Asked:
@@ -63,6 +66,7 @@ class Routing(routing_pb2_grpc.RoutingServicer):
             repeat=self._requests.repeat("Select", request),
             case=lambda: self._engine.select(self._requests.select(request)),
             session=_session(request),
+            begin_session=calling.get().begin_session,
         )
 
     async def Escalate(self, request: pb.EscalateRequest, context: _Context) -> pb.EscalateResponse:
@@ -121,8 +125,8 @@ def _choice(asked: Asked) -> pb.SelectResponse:
     return responses.select_response(reply)
 
 
-def _result(item: Asked | InvalidInput) -> pb.BatchSelectResult:
-    if isinstance(item, InvalidInput):
+def _result(item: Asked | PointsmanError) -> pb.BatchSelectResult:
+    if isinstance(item, PointsmanError):
         return pb.BatchSelectResult(status=status_of(item))
     try:
         return pb.BatchSelectResult(response=_choice(item))

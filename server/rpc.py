@@ -1,106 +1,167 @@
 """Registers servicers so that whatever comes in, a call ends with the status it deserves.
 
-grpc.aio answers UNKNOWN or INTERNAL where a message cannot be decoded or a handler raises. So every handler of every
-service, health and reflection included, is wrapped as it is registered: undecodable bytes become INVALID_ARGUMENT,
-and what a handler raises goes through the table in `server.status`.
+Every handler of every service, health and reflection included, is wrapped as it is registered. A caller who is not let
+in, or for whom there is no room, is refused before a message is read. Messages come as bytes and are decoded here, for
+grpc.aio answers UNKNOWN or INTERNAL where one cannot be decoded; what a handler raises goes through the table in
+`server.status`.
 """
 
+import asyncio
+import functools
 import inspect
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, TypeAlias
 
 import grpc
 import grpc.aio
 
-from bandit.errors import InvalidInput
+from bandit.errors import InvalidInput, PointsmanError
+from server.admission import Admission
+from server.auth import rights
+from server.auth.access import Caller, calling
+from server.overload import TooLate
 from server.status import abort
 
 _Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 
-
-class _Undecodable:
-    """Stands for a message whose bytes could not be decoded."""
-
-
-def _guarded(decode: Callable[[bytes], Any]) -> Callable[[bytes], Any]:
-    def decoded(data: bytes) -> Any:
-        try:
-            return decode(data)
-        except Exception:
-            return _Undecodable()
-
-    return decoded
+_OPEN_SECONDS = 5.0
+"""How long a call that anybody may make may take to send its message."""
 
 
-def _require_decoded(request: Any) -> Any:
-    if isinstance(request, _Undecodable):
-        raise InvalidInput("message", "cannot be decoded")
-    return request
-
-
-async def _each_decoded(requests: AsyncIterator[Any]) -> AsyncIterator[Any]:
-    async for request in requests:
-        yield _require_decoded(request)
-
-
-def _answering(handle: Callable[[Any, _Context], Awaitable[Any]], incoming: Callable[[Any], Any]) -> Any:
-    async def answer(request: Any, context: _Context) -> Any:
-        try:
-            return await handle(incoming(request), context)
-        except grpc.aio.AbortError:
-            raise
-        except Exception as error:
-            await abort(context, error)
-
-    return answer
-
-
-def _streaming(handle: Callable[[Any, _Context], AsyncIterator[Any]], incoming: Callable[[Any], Any]) -> Any:
-    async def answer(request: Any, context: _Context) -> AsyncIterator[Any]:
-        try:
-            async for response in handle(incoming(request), context):
-                yield response
-        except grpc.aio.AbortError:
-            raise
-        except Exception as error:
-            await abort(context, error)
-
-    return answer
-
-
-def _wrap(handler: Any) -> Any:
-    incoming = _each_decoded if handler.request_streaming else _require_decoded
-    kind = {
-        (False, False): "unary_unary",
-        (False, True): "unary_stream",
-        (True, False): "stream_unary",
-        (True, True): "stream_stream",
-    }[handler.request_streaming, handler.response_streaming]
-    handle = getattr(handler, kind)
-    wrapped = (_streaming if inspect.isasyncgenfunction(handle) else _answering)(handle, incoming)
-    make = getattr(grpc, f"{kind}_rpc_method_handler")
-    return make(
-        wrapped,
-        request_deserializer=_guarded(handler.request_deserializer),
-        response_serializer=handler.response_serializer,
-    )
-
-
-def register(add_to_server: Callable[[Any, Any], None], servicer: object, server: grpc.aio.Server) -> None:
+def register(
+    add_to_server: Callable[[Any, Any], None], servicer: object, server: grpc.aio.Server, admission: Admission
+) -> None:
     """Adds a servicer by its generated `add_…Servicer_to_server`, every handler wrapped."""
-    add_to_server(servicer, _Registrar(server))
+    add_to_server(servicer, _Registrar(server, admission))
 
 
 class _Registrar:
     """Passes for a server in the generated functions."""
 
-    def __init__(self, server: grpc.aio.Server) -> None:
+    def __init__(self, server: grpc.aio.Server, admission: Admission) -> None:
         self._server = server
+        self._admission = admission
 
     def add_generic_rpc_handlers(self, handlers: object) -> None:
         """Nothing: the generated code offers the same handlers once more, by name."""
 
     def add_registered_method_handlers(self, service: str, handlers: Mapping[str, Any]) -> None:
         """Adds a service's handlers, wrapped."""
-        wrapped = {name: _wrap(handler) for name, handler in handlers.items()}
-        self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, wrapped),))
+        methods = {
+            name: _Method(handler, rights.of(name), self._admission)
+            for name, handler in ((f"/{service}/{method}", handler) for method, handler in handlers.items())
+        }
+        self._server.add_generic_rpc_handlers((_Service(methods),))
+
+
+class _Service(grpc.GenericRpcHandler):  # type: ignore[type-arg]
+    """The methods of a service, by name."""
+
+    def __init__(self, methods: "Mapping[str, _Method]") -> None:
+        self._methods = methods
+
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> Any:
+        """The handler of a call that begins; None where it is of no method here."""
+        method = self._methods.get(handler_call_details.method)
+        return method.begin(handler_call_details.invocation_metadata) if method is not None else None
+
+
+class _Method:
+    """What happens to the calls of one method."""
+
+    def __init__(self, handler: Any, right: rights.Right | None, admission: Admission) -> None:
+        incoming, outgoing = handler.request_streaming, handler.response_streaming
+        handle = getattr(handler, _kind(incoming, outgoing))
+        self._right = right
+        self._admission = admission
+        self._decode = handler.request_deserializer
+        if right is None:
+            self._bound = admission.open
+        else:
+            self._bound = admission.streams if incoming or outgoing else admission.requests
+        if right is None and not incoming:
+            # grpc waits for a message for as long as the caller likes, and the call would not be counted meanwhile.
+            handle, incoming = functools.partial(_read_soon, handle), True
+        self._streamed = incoming
+        self._handle = handle
+        self._answering = self._stream if inspect.isasyncgenfunction(handle) else self._answer
+        self._make = getattr(grpc, f"{_kind(incoming, outgoing)}_rpc_method_handler")
+        self._serialise = handler.response_serializer
+
+    def begin(self, metadata: Any) -> Any:
+        """The handler of one call. One that is not taken gets a handler that reads nothing."""
+        try:
+            caller = self._admission.by_header(self._right, metadata)
+            self._bound.require_room()
+        except PointsmanError as error:
+            return grpc.stream_stream_rpc_method_handler(functools.partial(_refuse, error))
+        return self._make(functools.partial(self._answering, caller), response_serializer=self._serialise)
+
+    async def _answer(self, caller: Caller | None, data: Any, context: _Context) -> Any:
+        try:
+            with self._taken(caller, data, context) as incoming:
+                return await self._handle(incoming, context)
+        except grpc.aio.AbortError:
+            raise
+        except Exception as error:
+            await abort(context, error)
+
+    async def _stream(self, caller: Caller | None, data: Any, context: _Context) -> AsyncIterator[Any]:
+        try:
+            with self._taken(caller, data, context) as incoming:
+                async for response in self._handle(incoming, context):
+                    self._admission.require_still(calling.get())
+                    yield response
+        except grpc.aio.AbortError:
+            raise
+        except Exception as error:
+            await abort(context, error)
+
+    @contextmanager
+    def _taken(self, caller: Caller | None, data: Any, context: _Context) -> Iterator[Any]:
+        """The request, or the requests of a stream, of a call that is under way meanwhile."""
+        size = 0 if self._streamed else len(data)
+        self._bound.enter(size)
+        try:
+            left = context.time_remaining()
+            if left is not None and left <= 0:
+                raise TooLate("the deadline has passed")
+            if self._right is not None:
+                calling.set(caller or self._admission.by_certificate(self._right, context))
+            yield self._each(data) if self._streamed else self._request(data)
+        finally:
+            self._bound.leave(size)
+
+    async def _each(self, stream: AsyncIterator[bytes]) -> AsyncIterator[Any]:
+        async for data in stream:
+            yield self._request(data)
+
+    def _request(self, data: bytes) -> Any:
+        try:
+            request = self._decode(data)
+        except Exception as error:
+            raise InvalidInput("message", "cannot be decoded") from error
+        if self._right is not None:
+            self._admission.require(calling.get(), self._right, request)
+        return request
+
+
+def _kind(incoming: bool, outgoing: bool) -> str:
+    return f"{'stream' if incoming else 'unary'}_{'stream' if outgoing else 'unary'}"
+
+
+async def _read_soon(handle: Callable[[Any, _Context], Any], requests: AsyncIterator[Any], context: _Context) -> Any:
+    """Reads the one message of a call, and hands it on."""
+    try:
+        async with asyncio.timeout(_OPEN_SECONDS):
+            request = await anext(requests)
+    except StopAsyncIteration:
+        raise InvalidInput("message", "required") from None
+    except TimeoutError:
+        raise TooLate(f"no message came within {_OPEN_SECONDS:g} s") from None
+    return await handle(request, context)
+
+
+async def _refuse(error: PointsmanError, requests: AsyncIterator[bytes], context: _Context) -> None:
+    await abort(context, error)

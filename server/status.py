@@ -2,16 +2,19 @@
 
 import itertools
 import logging
+from datetime import timedelta
 from typing import NoReturn
 
 import grpc
 import grpc.aio
 from google.protobuf import any_pb2
+from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
 
 from bandit.errors import AlreadyThere, InvalidInput, NoEligibleArm, Unknown, WrongOrder
 from server.auth.access import Forbidden, Unauthenticated
 from server.intake import Taken
+from server.overload import Overloaded, TooLate
 from server.rounds import RepeatConflict
 from server.store.errors import StoreError
 
@@ -30,6 +33,8 @@ _CODES: tuple[tuple[type[Exception], grpc.StatusCode], ...] = (
     (Taken, grpc.StatusCode.ALREADY_EXISTS),
     (Unauthenticated, grpc.StatusCode.UNAUTHENTICATED),
     (Forbidden, grpc.StatusCode.PERMISSION_DENIED),
+    (Overloaded, grpc.StatusCode.RESOURCE_EXHAUSTED),
+    (TooLate, grpc.StatusCode.DEADLINE_EXCEEDED),
     (NotImplementedError, grpc.StatusCode.UNIMPLEMENTED),
     (StoreError, grpc.StatusCode.UNAVAILABLE),
 )
@@ -63,6 +68,10 @@ def _details(error: Exception) -> list[any_pb2.Any]:
             for arm, why in itertools.islice(reasons.items(), _MOST_DETAILS):
                 failure.violations.add(type="ARM_INELIGIBLE", subject=arm, description=_short(why, 100))
             return [_packed(failure)]
+        case Overloaded(retry_seconds=seconds):
+            retry = error_details_pb2.RetryInfo()
+            retry.retry_delay.FromTimedelta(timedelta(seconds=seconds))
+            return [_packed(retry)]
     return []
 
 
@@ -76,7 +85,7 @@ def _bad_request(field: str, why: str) -> error_details_pb2.BadRequest:
     return error_details_pb2.BadRequest(field_violations=[violation])
 
 
-def _packed(detail: "error_details_pb2.BadRequest | error_details_pb2.PreconditionFailure") -> any_pb2.Any:
+def _packed(detail: Message) -> any_pb2.Any:
     packed = any_pb2.Any()
     packed.Pack(detail)
     return packed

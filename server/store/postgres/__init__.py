@@ -1,1 +1,0 @@
-"""The log and the epochs in PostgreSQL, for several replicas on one database."""
