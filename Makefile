@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 export OPENBLAS_NUM_THREADS ?= 1
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test lint format proto bench targets coverage peers clean
+.PHONY: demo test lint format proto bench targets coverage faults peers clean
 
 .venv/ready: pyproject.toml requirements.lock
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Pointsman needs Python 3.11 or newer: make PYTHON=python3.12")'
@@ -43,6 +43,9 @@ targets: .venv/ready  ## what is aimed at on measured outcomes, each cell run ag
 
 coverage: .venv/ready  ## whether replay's intervals hold the truth on logs whose truth is known
 	$(BIN)/python -m tests.benchmarks.coverage $(ARGS)
+
+faults: .venv/ready  ## every fault that is to be survived, at length: make faults ARGS='disk power --quick'
+	$(BIN)/python -m tests.faults $(ARGS)
 
 # In an environment of their own: what they bring along is nothing that the project needs.
 .venv-bench/ready: pyproject.toml requirements.lock

@@ -49,11 +49,7 @@ class Admission:
         return _scoped(self._access.identify(None, names_of_call(context.auth_context())), right)
 
     def require(self, caller: Caller, right: Right, request: Any) -> None:
-        """Whether the caller may do this to the routers of a request, and is still to be let in.
-
-        Raises Forbidden and Unauthenticated.
-        """
-        self.require_still(caller)
+        """Raises Forbidden where the caller may not do this to the routers of a request."""
         if right.scope is not None:
             for router in right.routers(request):
                 caller.require(right.scope, router)

@@ -9,8 +9,7 @@ grpc.aio answers UNKNOWN or INTERNAL where one cannot be decoded; what a handler
 import asyncio
 import functools
 import inspect
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any, TypeAlias
 
 import grpc
@@ -99,42 +98,46 @@ class _Method:
         return self._make(functools.partial(self._answering, caller), response_serializer=self._serialise)
 
     async def _answer(self, caller: Caller | None, data: Any, context: _Context) -> Any:
+        size = 0 if self._streamed else len(data)
         try:
-            with self._taken(caller, data, context) as incoming:
-                return await self._handle(incoming, context)
+            self._bound.enter(size)
+            try:
+                return await self._handle(self._incoming(caller, data, context), context)
+            finally:
+                self._bound.leave(size)
         except grpc.aio.AbortError:
             raise
         except Exception as error:
             await abort(context, error)
 
     async def _stream(self, caller: Caller | None, data: Any, context: _Context) -> AsyncIterator[Any]:
+        size = 0 if self._streamed else len(data)
         try:
-            with self._taken(caller, data, context) as incoming:
-                async for response in self._handle(incoming, context):
+            self._bound.enter(size)
+            try:
+                async for response in self._handle(self._incoming(caller, data, context), context):
                     self._admission.require_still(calling.get())
                     yield response
+            finally:
+                self._bound.leave(size)
         except grpc.aio.AbortError:
             raise
         except Exception as error:
             await abort(context, error)
 
-    @contextmanager
-    def _taken(self, caller: Caller | None, data: Any, context: _Context) -> Iterator[Any]:
-        """The request, or the requests of a stream, of a call that is under way meanwhile."""
-        size = 0 if self._streamed else len(data)
-        self._bound.enter(size)
-        try:
-            left = context.time_remaining()
-            if left is not None and left <= 0:
-                raise TooLate("the deadline has passed")
-            if self._right is not None:
-                calling.set(caller or self._admission.by_certificate(self._right, context))
-            yield self._each(data) if self._streamed else self._request(data)
-        finally:
-            self._bound.leave(size)
+    def _incoming(self, caller: Caller | None, data: Any, context: _Context) -> Any:
+        """The request, or the requests of a stream, of a call that is under way."""
+        left = context.time_remaining()
+        if left is not None and left <= 0:
+            raise TooLate("the deadline has passed")
+        if self._right is not None:
+            calling.set(caller or self._admission.by_certificate(self._right, context))
+        return self._each(data) if self._streamed else self._request(data)
 
     async def _each(self, stream: AsyncIterator[bytes]) -> AsyncIterator[Any]:
         async for data in stream:
+            if self._right is not None:
+                self._admission.require_still(calling.get())
             yield self._request(data)
 
     def _request(self, data: bytes) -> Any:

@@ -1,9 +1,12 @@
-"""Shared by all tests: where skips are forbidden, and where the measured outcomes lie."""
+"""Shared by all tests: where skips are forbidden, where the measured outcomes lie, and a PostgreSQL."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from tests.postgres import Cluster, NoPostgres
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -25,3 +28,21 @@ def outcomes_folder() -> Path:
     if not (folder / "outcomes.parquet").exists():
         pytest.skip(f"no measured outcomes in {folder}; name their folder with POINTSMAN_DATA")
     return folder
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Cluster]:
+    """A running PostgreSQL; the test skips where there is none."""
+    pytest.importorskip("psycopg", reason="psycopg is not installed: pip install 'pointsman[postgres]'")
+    try:
+        cluster = Cluster()
+    except NoPostgres as error:
+        pytest.skip(str(error))
+    yield cluster
+    cluster.remove()
+
+
+@pytest.fixture
+def database_url(postgres: Cluster) -> str:
+    """A new, empty database."""
+    return postgres.database()

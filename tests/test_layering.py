@@ -21,6 +21,7 @@ COMPOSES = {"server/cli.py": {"sim"}}
 ONE_PLACE = {
     "vowpalwabbit": {"bandit/vw.py"},
     "sqlite3": {"server/store/database.py"},
+    "psycopg": {"server/store/postgres/connection.py"},
     "matplotlib": {"sim/canvas.py", "sim/plots.py", "sim/flow_plot.py", "sim/replay_plots.py"},
     "PIL": {"sim/canvas.py"},
     "duckdb": {"sim/duck.py", "server/archive.py"},

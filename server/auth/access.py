@@ -12,7 +12,7 @@ from contextvars import ContextVar
 
 from bandit.errors import PointsmanError
 from server.auth.grants import EVERYTHING, Grant, Scope
-from server.auth.tokens import Token, TokenStore, id_of
+from server.auth.tokens import Token, TokenStore, parts
 from server.ids import Clock
 from server.overload import Pace
 from server.store.errors import StoreError
@@ -135,8 +135,9 @@ class Access:
 
     def _bearer(self, authorization: str) -> Caller:
         scheme, _, given = authorization.partition(" ")
-        found = self._tokens.get(id_of(given)) if scheme.lower() == "bearer" else None
-        if found is None or not found[0].is_of(given):
+        token_id, secret = parts(given)
+        found = self._tokens.get(token_id) if scheme.lower() == "bearer" else None
+        if found is None or not found[0].has(secret):
             raise Unauthenticated("the bearer token is not valid")
         token, caller = found
         if self._expired(token):

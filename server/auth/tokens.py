@@ -34,9 +34,9 @@ class Token(msgspec.Struct, frozen=True, kw_only=True):
     digest: bytes
     """Of the secret, keyed with the salt."""
 
-    def is_of(self, given: str) -> bool:
-        """Whether this is the record of the token given. Takes the same time wherever they differ."""
-        return hmac.compare_digest(_digest(_split(given)[1], self.salt), self.digest)
+    def has(self, secret: str) -> bool:
+        """Whether this is its secret. Takes the same time wherever they differ."""
+        return hmac.compare_digest(_digest(secret, self.salt), self.digest)
 
 
 class TokenStore(Protocol):
@@ -76,12 +76,8 @@ def issue(name: str, grant: Grant, *, now_us: int, expires_us: int | None, entro
     return f"{_PREFIX}_{token_id}_{secret}", kept
 
 
-def id_of(given: str) -> str:
-    """The id in a token; of what is none, something that no token has."""
-    return _split(given)[0]
-
-
-def _split(given: str) -> tuple[str, str]:
+def parts(given: str) -> tuple[str, str]:
+    """Id and secret of a token; of what is none, an id that no token has."""
     prefix, _, rest = given.partition("_")
     token_id, _, secret = rest.partition("_")
     return (token_id, secret) if prefix == _PREFIX else ("", "")

@@ -38,6 +38,10 @@ class StoreConflict(StoreError):
         self.field = field
 
 
+class StoreMoved(StoreError):
+    """Another replica has appended what makes a difference. Nothing was written: read it, and decide again."""
+
+
 class StoreTooNew(StoreError):
     """The store was written by a later version, with a schema this one does not know."""
 

@@ -140,3 +140,24 @@ class Store(EventReader, Protocol):
         number it knew. Raises StoreUnavailable while the trouble lasts.
         """
         ...
+
+
+class SharedStore(Store, Protocol):
+    """A log to which others append as well, each through a handle of its own.
+
+    `last_seq` is the last event that this handle has appended or been told of by `news` or `append_unless`.
+    """
+
+    def news(self) -> list[StoredEvent]:
+        """What others have appended since `last_seq`: the next events, none where there are none as of this call."""
+        ...
+
+    def append_unless(
+        self, events: Sequence[NewEvent], contradict: Callable[[Sequence[StoredEvent]], bool]
+    ) -> list[StoredEvent]:
+        """As `append`, where others may have appended since `last_seq`: those events, which the new ones follow.
+
+        Raises StoreMoved, and nothing is written, where `contradict` says of others' events that they make a
+        difference to the new ones. It must not use the store.
+        """
+        ...

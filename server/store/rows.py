@@ -4,13 +4,14 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from server.store import schema
-from server.store.chain import link, private_digest
+from server.store.chain import GENESIS, link, private_digest
 from server.store.database import Database
 from server.store.errors import StoreDamaged
 from server.store.head import Head
-from server.store.protocol import DECIDED, NewEvent, StoredEvent
+from server.store.protocol import DECIDED, NewEvent, Problem, StoredEvent
 
 SCAN_EVENTS = 1000
+MOST_FOUND = 100
 
 Row = tuple[object, ...]
 
@@ -51,22 +52,55 @@ def rows_of(events: Sequence[NewEvent], head: Head) -> tuple[list[Row], list[Row
 def select(database: Database, statement: str, *arguments: object, doubt: int | None = None) -> list[StoredEvent]:
     """The events a query for `schema.COLUMNS` finds; `doubt` as in `Database.rows`."""
     try:
-        return [_event(row) for row in database.rows(statement, *arguments, doubt=doubt)]
+        return [event_of(row) for row in database.rows(statement, *arguments, doubt=doubt)]
     except ValueError as error:
         raise StoreDamaged(doubt, f"an event contradicts itself: {error}") from error
 
 
-def scan(database: Database, after: int, upto: int) -> Iterator[StoredEvent]:
-    """Events with after < seq <= upto, piece by piece, so that the WAL can be reset meanwhile."""
-    while after < upto:
-        events = select(database, schema.READ, after, upto, SCAN_EVENTS, doubt=after + 1)
-        if not events:
-            return
-        yield from events
-        after = events[-1].seq
+class Rows:
+    """The events in a database, as those see them who ask whether it is whole."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def tip(self) -> Head:
+        """The last event's place in the log and in the chain."""
+        rows = self._database.rows(schema.LAST_EVENT)
+        return Head(rows[0][0], rows[0][1]) if rows else Head(0, GENESIS)
+
+    def event(self, seq: int) -> StoredEvent | None:
+        """The event at `seq`."""
+        return next(iter(select(self._database, schema.EVENT, seq, doubt=seq)), None)
+
+    def scan(self, after: int, upto: int) -> Iterator[StoredEvent]:
+        """Events with after < seq <= upto, piece by piece, so that the WAL can be reset meanwhile."""
+        while after < upto:
+            events = select(self._database, schema.READ, after, upto, SCAN_EVENTS, doubt=after + 1)
+            if not events:
+                return
+            yield from events
+            after = events[-1].seq
+
+    def astray(self, upto: int, decisions: int, requests: int) -> Iterator[Problem]:
+        """What is wrong with the lookup tables, of which so many rows must lead to the events up to `upto`; and what
+        SQLite finds."""
+        for after in range(0, upto, SCAN_EVENTS):
+            for what, statement in schema.UNINDEXED:
+                for (seq,) in self._database.rows(statement, after, min(upto, after + SCAN_EVENTS), doubt=after + 1):
+                    yield Problem(seq, what)
+        expected = {"decisions": decisions, "requests": requests}
+        for table, statement in schema.COUNTS.items():
+            count = self._database.rows(statement, upto)[0][0]
+            if count != expected[table]:
+                yield Problem(None, f"the table of {table} has {count} rows for {expected[table]} events")
+        # Compares the index of sessions with the events, and looks where none of the queries above does.
+        for (line,) in self._database.rows(f"PRAGMA integrity_check({MOST_FOUND})"):
+            if line != "ok":
+                yield Problem(None, f"database: {line}")
 
 
-def _event(row: tuple[Any, ...]) -> StoredEvent:
+def event_of(row: tuple[Any, ...]) -> StoredEvent:
+    """The event in a row of `schema.COLUMNS`. Raises ValueError where it contradicts itself."""
     return StoredEvent(
         seq=row[0],
         at_us=row[1],

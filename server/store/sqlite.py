@@ -20,7 +20,7 @@ from server.store.files import fsync_directory, make_directory
 from server.store.head import HeadFile, create_head, read_head
 from server.store.lock import DirectoryLock
 from server.store.protocol import CONFIGURING, DECIDED, NewEvent, Problem, Progress, StoredEvent
-from server.store.rows import rows_of, select
+from server.store.rows import Rows, rows_of, select
 
 DATABASE = "events.db"
 HEAD = "head"
@@ -43,7 +43,7 @@ class SqliteReader:
         try:
             if self._reader.version() < len(schema.MIGRATIONS):
                 raise StoreUnavailable(f"{data_dir} has an older schema: let a server open it once")
-            verify.check_head(self._reader, head)
+            verify.check_head(Rows(self._reader), head)
         except BaseException:
             self._reader.close()
             raise
@@ -51,7 +51,7 @@ class SqliteReader:
     @property
     def last_seq(self) -> int:
         """See EventReader."""
-        return verify.tip(self._reader).seq
+        return Rows(self._reader).tip().seq
 
     def read(self, after: int, limit: int, upto: int | None = None) -> list[StoredEvent]:
         """See EventReader."""
@@ -112,7 +112,7 @@ class SqliteReader:
             return [Problem(error.seq, error.what)]
         database = Database(self._data_dir / DATABASE, write=False)
         try:
-            return verify.problems(database, head, progress)
+            return verify.problems(Rows(database), head, progress)
         finally:
             database.close()
 
@@ -207,7 +207,7 @@ class SqliteStore(SqliteReader):
         """See Store."""
         with self._write_lock:
             try:
-                self._head.write(verify.check_head(self._writer, self._head.head))
+                self._head.write(verify.check_head(Rows(self._writer), self._head.head))
             except OSError as error:
                 raise StoreUnavailable(f"the head file cannot be written: {error}") from error
             self._refusing = False
@@ -230,7 +230,7 @@ def _inspect(data_dir: Path, verify_tail: int) -> None:
     try:
         # Version 0 is a creation that was interrupted before anything could be acknowledged.
         if database.version() or (head is not None and head.seq):
-            verify.check_tail(database, head, verify_tail)
+            verify.check_tail(Rows(database), head, verify_tail)
     finally:
         database.close()
 
@@ -245,7 +245,7 @@ def _prepare(writer: Database, data_dir: Path) -> HeadFile:
         with wal.open("rb+") as file:
             os.fsync(file.fileno())
     fsync_directory(data_dir)
-    last = verify.tip(writer)
+    last = Rows(writer).tip()
     if not (data_dir / HEAD).exists():
         create_head(data_dir / HEAD, last)
     head = HeadFile.open(data_dir / HEAD)

@@ -5,7 +5,7 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -36,12 +36,13 @@ _READY = re.compile(r"pointsman ready grpc=(\S+) http=(\S+)")
 class Server:
     """One `pointsman serve`, from its ready line on."""
 
-    def __init__(self, data_dir: Path, *flags: str) -> None:
+    def __init__(self, data_dir: Path, *flags: str, environment: Mapping[str, str] | None = None) -> None:
+        """`environment` is what the process is started with; None: this one's."""
         self.data_dir = data_dir
         command = [sys.executable, "-m", "server.cli", "serve", "--data-dir", str(data_dir)]
         for flag in ("--listen", "--http"):
             command += [] if flag in flags else [flag, "127.0.0.1:0"]
-        self.process = subprocess.Popen([*command, *flags], stdout=subprocess.PIPE, text=True)
+        self.process = subprocess.Popen([*command, *flags], stdout=subprocess.PIPE, text=True, env=environment)
         assert self.process.stdout is not None
         ready = _READY.match(self.process.stdout.readline())
         if ready is None:

@@ -29,19 +29,26 @@ def _make_event(n: int) -> NewEvent:
     )
 
 
+def _open(url: str) -> Store:
+    # Imported here: psycopg is an extra.
+    from server.store.postgres.store import PostgresStore
+
+    return PostgresStore.open(url)
+
+
 @pytest.fixture
 def make_event() -> MakeEvent:
     return _make_event
 
 
-@pytest.fixture(params=["sqlite"])
+@pytest.fixture(params=["sqlite", "postgres"])
 def open_store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[OpenStore]:
     """Opens the same store each time it is called; closes what is left open."""
-    assert request.param == "sqlite"
     opened: list[Store] = []
+    url = request.getfixturevalue("database_url") if request.param == "postgres" else ""
 
     def open_it() -> Store:
-        store = SqliteStore.open(tmp_path / "data")
+        store = _open(url) if url else SqliteStore.open(tmp_path / "data")
         opened.append(store)
         return store
 

@@ -57,6 +57,17 @@ except StoreLocked as error:
     assert python(script, data_dir) == ""
 
 
+def test_a_lock_that_could_not_be_taken_whole_is_given_back(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(28, "disk full")
+
+    with monkeypatch.context() as failing:
+        failing.setattr(os, "pwrite", fail)
+        with pytest.raises(StoreUnavailable, match="full"):
+            SqliteStore.open(data_dir)
+    SqliteStore.open(data_dir).close()
+
+
 def test_a_reader_in_another_process_sees_what_is_appended(
     store: SqliteStore, data_dir: Path, make_event: MakeEvent
 ) -> None:

@@ -1,0 +1,1 @@
+"""The log and the epochs in PostgreSQL, for several replicas on one database."""
