@@ -18,7 +18,8 @@ from bandit.errors import InvalidInput, NoEligibleArm
 from bandit.events import Decided, Escalated
 from bandit.session import Session, apply
 from bandit.types import Mode, Offer, RouterSettings, Situation
-from sim.logged import Log, Piece
+from sim.log_reader import Reader
+from sim.piece import Piece
 from sim.world import Floats
 
 
@@ -109,7 +110,7 @@ class Learned:
     settings: RouterSettings
     """What it decides by: its objective, floor, draws and attempts."""
     vintage: Vintage
-    log: Log
+    log: Reader
 
     def targets(self, piece: Piece) -> Floats:
         """What `Candidate` says. Raises InvalidInput where an event cannot be read."""

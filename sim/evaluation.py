@@ -16,8 +16,8 @@ from bandit import estimators, intervals
 from bandit.estimators import Estimate, Moments, Trajectories
 from bandit.intervals import Interval
 from sim.candidates import Candidate
-from sim.logged import Bools, Ints, Logged, Piece
 from sim.nuisances import COST, SUCCESS, Nuisances, View
+from sim.piece import Bools, Ints, Logged, Piece
 from sim.world import Floats
 
 _FIRST_BLOCK, _GROWTH = 32, 1.5
@@ -277,9 +277,7 @@ def _trajectories(piece: Piece, targets: Floats, view: View) -> Trajectories:
     leaves the last attempt's outcome as it is. So that share of the target's is settled at once, by what is known of
     alarms, instead of being unsupported.
     """
-    action = np.maximum(piece.action, 0)[:, :, None]
-    target = np.take_along_axis(targets, action, axis=2)[:, :, 0]
-    logged = np.take_along_axis(piece.propensities, action, axis=2)[:, :, 0]
+    target, logged = piece.of_action(targets), piece.of_action(piece.propensities)
     # A chance of 0 that was taken all the same is a defect of the log; it shows in its diagnostics.
     ratio = np.where(piece.there, target / np.maximum(logged, 1e-9), 1.0)
     settled = np.where(piece.propensities[:, :, -1] > 0.0, 0.0, targets[:, :, -1])
@@ -344,7 +342,7 @@ class _Rows:
 
     def of(self, piece: Piece, candidate: _Seen, baseline: _Seen | None = None) -> Floats:
         """The rows of a piece, shape (n_sessions, width)."""
-        rows = np.zeros((len(piece.action), self.width))
+        rows = np.zeros((len(piece.action), self.width), order="F")
 
         def put(name: str, values: Floats | float) -> None:
             if isinstance(values, float) or values.ndim == 1:

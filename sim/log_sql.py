@@ -6,6 +6,7 @@ be asked, so the few sessions where somebody does are worked out apart.
 
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from bandit.errors import InvalidInput
@@ -13,14 +14,15 @@ from bandit.types import EscalationReason, SelectReason
 from sim import duck
 
 TOKENS = ("input_tokens", "output_tokens", "cached_tokens")
-ARM_LISTS = "SELECT arms FROM events WHERE kind = 'decided' GROUP BY arms ORDER BY min(seq)"
+ARM_LISTS = "SELECT any_value(arms) FROM events WHERE kind = 'decided' GROUP BY hash(arms) ORDER BY min(seq)"
+"""The lists of arms that were offered; of so few the hashes tell them apart."""
 
 _FIELDS = ("success", "cost_usd", *TOKENS)
 _ALARMS = ", ".join(duck.quoted(reason) for reason in EscalationReason if reason.is_alarm)
 _OFFERS = "(body->'$.event.decision.situation.offers')::VARCHAR"
 
 
-def view(root: Path) -> str:
+def every(root: Path) -> str:
     """The view `every` of all rows under a folder, with `log` telling one log's from another's.
 
     Raises InvalidInput where there is no Parquet file.
@@ -40,20 +42,58 @@ def view(root: Path) -> str:
     return f"CREATE VIEW every AS {' UNION ALL BY NAME '.join(parts)}"
 
 
-def steps(arms: Sequence[str], *, one_list: bool, target: Path) -> tuple[str, ...]:
-    """Statements that write a row for each decision into the file `target`: sessions numbered in the order in which
-    they began, the decisions of each in order. `one_list`: the arms are always offered in this order."""
-    return _OUTCOMES, _CONTESTED, _SETTLED, _WHOLE, _LEFT, _SESSIONS, _PRICED, _rows(arms, one_list, target)
+def events(router: str) -> str:
+    """The view `events` of those of one router."""
+    return f"CREATE VIEW events AS SELECT * FROM every WHERE router = {duck.quoted(router)}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tables:
+    """The files that a log is put together into, in one folder."""
+
+    folder: Path
+
+    @property
+    def steps(self) -> Path:
+        """A row for each decision: sessions numbered in the order in which they began, and in it their decisions."""
+        return self.folder / "steps.parquet"
+
+    @property
+    def sessions(self) -> Path:
+        """A row for each session, by its number: where it is in the log."""
+        return self.folder / "sessions.parquet"
+
+    @property
+    def features(self) -> Path:
+        """What sessions are known by, each once, by the code that stands for it among the steps."""
+        return self.folder / "features.parquet"
+
+
+def put_together(arms: Sequence[str], *, one_list: bool, into: Tables) -> tuple[str, ...]:
+    """Statements that write the tables. `one_list`: the arms are always offered in this order."""
+    return (
+        _OUTCOMES, _CONTESTED, _SETTLED, _WHOLE, _LEFT, _SESSIONS, _PRICED, _FEATURES,
+        _copy("SELECT session, log, session_id, first_seq FROM sessions ORDER BY session", into.sessions),
+        _copy("SELECT code, features FROM features ORDER BY code", into.features),
+        _copy(_steps(arms, one_list), into.steps),
+    )  # fmt: skip
+
+
+def _copy(query: str, target: Path) -> str:
+    return f"COPY ({query}) TO {duck.quoted(str(target))} (FORMAT parquet)"
 
 
 _OUTCOMES = f"""CREATE TEMP TABLE outcomes AS
-SELECT log, session_id, decision_id, {", ".join(f"max({field}) AS {field}" for field in _FIELDS)},
+SELECT log, decision_id, {", ".join(f"max({field}) AS {field}" for field in _FIELDS)},
     count(success) > 1 OR count(cost_usd) > 1 OR count(input_tokens) > 1 AS several
-FROM events WHERE kind IN ('escalated', 'rewarded') GROUP BY log, session_id, decision_id"""
+FROM events WHERE kind IN ('escalated', 'rewarded') AND decision_id <> '' GROUP BY log, decision_id"""
 """What was told of each decision, right where each field was told once."""
 
 _CONTESTED = """CREATE TEMP TABLE contested AS
-SELECT DISTINCT log, session_id FROM outcomes WHERE several OR decision_id = ''"""
+SELECT log, session_id FROM events WHERE kind = 'rewarded' AND decision_id = ''
+UNION
+SELECT log, session_id FROM events SEMI JOIN (SELECT log, decision_id FROM outcomes WHERE several)
+    USING (log, decision_id)"""
 """Sessions in which a report may have to give way to another."""
 
 
@@ -115,8 +155,15 @@ FROM events SEMI JOIN (SELECT log, decision_id FROM outcomes WHERE cost_usd IS N
 WHERE kind = 'decided'"""
 """Prices where dollars were not told, but tokens."""
 
+_KNOWN_BY = "coalesce(events.features::VARCHAR, '')"
+_FEATURES = f"""CREATE TEMP TABLE features AS
+SELECT features, row_number() OVER (ORDER BY first) - 1 AS code
+FROM (
+    SELECT {_KNOWN_BY} AS features, min((log, seq)) AS first FROM events WHERE kind = 'decided' GROUP BY 1
+)"""
 
-def _rows(arms: Sequence[str], one_list: bool, target: Path) -> str:
+
+def _steps(arms: Sequence[str], one_list: bool) -> str:
     names = [duck.quoted(arm) for arm in arms]
     of_arm = [
         f"propensities[{k + 1}]" if one_list else f"coalesce(propensities[list_position(arms, {name})], 0.0)"
@@ -125,20 +172,15 @@ def _rows(arms: Sequence[str], one_list: bool, target: Path) -> str:
     chances = ", ".join(f"{chance} AS p{k}" for k, chance in enumerate(of_arm))
     nothing = " + ".join(f"({chance} = 0.0)::INT" for chance in of_arm)
     told = ", ".join(
-        f"CASE WHEN contested.log IS NULL THEN outcomes.{field} ELSE settled.{field} END AS {field}"
-        for field in _FIELDS
+        f"CASE WHEN settled.log IS NULL THEN outcomes.{field} ELSE settled.{field} END AS {field}" for field in _FIELDS
     )
-    return f"""COPY (
+    return f"""
 WITH own AS (
     SELECT outcomes.log, outcomes.decision_id, {told}, success_rank, cost_usd_rank
-    FROM outcomes LEFT JOIN contested USING (log, session_id)
-    LEFT JOIN settled ON settled.log = contested.log AND settled.session_id = contested.session_id
-        AND settled.decision_id = outcomes.decision_id
-    WHERE outcomes.decision_id <> ''
+    FROM outcomes LEFT JOIN settled USING (log, decision_id)
 )
-SELECT session, (attempt - 1)::BIGINT AS place, first_seq, events.log, events.session_id,
-    list_position([{", ".join(names)}], arm) - 1 AS arm, reason = '{SelectReason.PINNED}' AS pinned,
-    events.features::VARCHAR AS features, {chances},
+SELECT session, (attempt - 1)::BIGINT AS place, code,
+    list_position([{", ".join(names)}], arm) - 1 AS arm, reason = '{SelectReason.PINNED}' AS pinned, {chances},
     -- An arm that was not tried before and has no chance may be ruled out, or not wanted: that is read in full.
     CASE WHEN {nothing} > attempt - 1 THEN {_OFFERS} END AS offers,
     attempt = attempts AS ends,
@@ -155,10 +197,10 @@ SELECT session, (attempt - 1)::BIGINT AS place, first_seq, events.log, events.se
     {", ".join(f"own.{name}" for name in TOKENS)}, priced
 FROM events
 JOIN sessions ON sessions.log = events.log AND sessions.session_id = events.session_id
+JOIN features ON features.features = {_KNOWN_BY}
 LEFT JOIN own ON own.log = events.log AND own.decision_id = events.decision_id
 LEFT JOIN whole ON whole.log = events.log AND whole.session_id = events.session_id
 LEFT JOIN left_with ON left_with.log = events.log AND left_with.decision_id = events.decision_id
 LEFT JOIN priced ON priced.log = events.log AND priced.decision_id = events.decision_id
 WHERE kind = 'decided'
-ORDER BY session, place
-) TO {duck.quoted(str(target))} (FORMAT parquet)"""
+ORDER BY session, place"""

@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bandit.features import Encoder, Scaling
-from sim.logged import Piece
+from sim.piece import Piece
 from sim.world import Floats
 
 SUCCESS, COST = 0, 1
@@ -70,11 +70,10 @@ class Nuisances:
 
     def view(self, piece: Piece, targets: Floats) -> View:
         """What is to be said of a piece; `targets` as of a candidate, shape (n_sessions, n_steps, n_arms + 1)."""
-        values = self._values(piece, self._context(piece))
+        values = self._values(piece)
         there = piece.there[:, :, None]
-        action = np.maximum(piece.action, 0)[:, :, None, None]
-        taken = np.take_along_axis(values, action, axis=2)[:, :, 0] * there
-        expected = np.einsum("ita,itam->itm", targets, values) * there
+        taken = piece.of_action(values) * there
+        expected = (targets[..., None] * values).sum(axis=2) * there
         return View(
             reward=self._made_good(piece),
             values=values,
@@ -93,23 +92,33 @@ class Nuisances:
         if refit:
             self._fit()
 
-    def _context(self, piece: Piece) -> Floats:
-        """The encoded context of every step, shape (n_sessions, n_steps, n_columns)."""
-        rows = np.stack([self._encoder.encode(features)[0] for features in piece.known])
-        return self._scaling.apply(rows)[piece.features]
+    def _contexts(self, piece: Piece) -> Floats:
+        """The encoded contexts that a piece knows, shape (n_known, n_columns)."""
+        return self._scaling.apply(np.stack([self._encoder.encode(features)[0] for features in piece.known]))
 
-    def _values(self, piece: Piece, context: Floats) -> Floats:
-        steps = range(piece.action.shape[1])
-        return np.stack([self._values_at(step, context[:, step], piece.alarmed[:, step]) for step in steps], axis=1)
+    def _values(self, piece: Piece) -> Floats:
+        contexts = self._contexts(piece)
+        values = np.empty((*piece.propensities.shape, 2), order="F")
+        for step in range(piece.action.shape[1]):
+            values[:, step] = self._values_at(step, contexts, piece)
+        return values
 
-    def _values_at(self, step: int, context: Floats, alarmed: npt.NDArray[np.bool_]) -> Floats:
+    def _values_at(self, step: int, contexts: Floats, piece: Piece) -> Floats:
         """Q of every action of sessions at one step, shape (n_sessions, n_arms + 1, 2)."""
         k = self._k
-        values = np.empty((len(context), k + 1, 2))
-        values[:, :k] = self._pooled()
+        values = np.empty((len(piece.action), k + 1, 2), order="F")
         weights = self._weights[step]
-        if weights is not None:
-            values[:, :k] = np.tensordot(_phi(context, alarmed), weights, axes=1)
+        if weights is None:
+            values[:, :k] = self._pooled()
+        else:
+            # Every context is worked out once, however many sessions have it.
+            columns = contexts.shape[1]
+            of_context, of_alarm = (part.T.reshape(2 * k, -1) for part in (weights[:columns], weights[columns:]))
+            found = (of_context @ contexts.T)[:, piece.features[:, step]]
+            alarmed = piece.alarmed[:, step]
+            if alarmed.any():
+                found += of_alarm @ alarmed.T
+            values[:, :k] = found.reshape(2, k, -1).T
         np.clip(values[:, :k, SUCCESS], 0.0, 1.0, out=values[:, :k, SUCCESS])
         np.maximum(values[:, :k, COST], 0.0, out=values[:, :k, COST])
         values[:, k] = self._stopped()
@@ -177,7 +186,8 @@ class Nuisances:
         times the expected squared error, shape (n_sessions, n_steps, 3)."""
         with np.errstate(divide="ignore", invalid="ignore"):
             factor = np.where(piece.propensities > 0.0, targets**2 / piece.propensities, 0.0)
-        return np.asarray(np.einsum("ita,tam->itm", factor, self._square()[: factor.shape[1]]))
+        square = self._square()
+        return np.stack([factor[:, step] @ square[step] for step in range(factor.shape[1])], axis=1)
 
     def _learn_errors(self, piece: Piece, targets: Floats, view: View) -> None:
         """Squared errors in the states to which the target may come, whatever was done there. What weighting adds at
@@ -187,7 +197,7 @@ class Nuisances:
         foretold = self._foretold(piece, targets) * piece.there[:, :, None]
         later = np.concatenate((foretold[:, 1:], np.zeros_like(foretold[:, :1])), axis=1)
         square = np.stack((error[..., 0] ** 2, error[..., 1] ** 2, error[..., 0] * error[..., 1]), axis=2) + later
-        taken = np.take_along_axis(targets, np.maximum(piece.action, 0)[:, :, None], axis=2)[:, :, 0]
+        taken = piece.of_action(targets)
         reached = np.concatenate((np.ones_like(taken[:, :1]), np.cumprod(taken, axis=1)[:, :-1]), axis=1) > 0.0
         for step in range(piece.action.shape[1]):
             at = piece.there[:, step] & reached[:, step]
@@ -200,7 +210,7 @@ class Nuisances:
         known = [features for piece, *_ in self._window for features in piece.known]
         self._encoder = self._encoder.grow(known)
         self._scaling = Scaling.fit(self._encoder, np.stack([self._encoder.encode(features)[0] for features in known]))
-        contexts = [self._context(piece) for piece, *_ in self._window]
+        contexts = [self._contexts(piece) for piece, *_ in self._window]
         longest = max(piece.action.shape[1] for piece, *_ in self._window)
         following: list[Floats] = [np.zeros((len(piece.action), 2)) for piece, *_ in self._window]
         for step in reversed(range(longest)):
@@ -208,7 +218,7 @@ class Nuisances:
             for (piece, _, reward), context, after in zip(self._window, contexts, following, strict=True):
                 if step < piece.action.shape[1]:
                     at = (piece.action[:, step] >= 0) & (piece.action[:, step] < self._k)
-                    phis.append(_phi(context[at, step], piece.alarmed[at, step]))
+                    phis.append(np.hstack((context[piece.features[at, step]], piece.alarmed[at, step])))
                     actions.append(piece.action[at, step])
                     goals.append(reward[at, step] + after[at])
             if sum(map(len, actions)):
@@ -218,9 +228,7 @@ class Nuisances:
             following = [
                 np.zeros((len(piece.action), 2))
                 if step >= piece.action.shape[1]
-                else np.einsum(
-                    "ia,iam->im", targets[:, step], self._values_at(step, context[:, step], piece.alarmed[:, step])
-                )
+                else (targets[:, step, :, None] * self._values_at(step, context, piece)).sum(axis=1)
                 for (piece, targets, _), context in zip(self._window, contexts, strict=True)
             ]
 
@@ -231,13 +239,11 @@ _FLAT_SQUARE = np.array([0.25, 0.25, 0.0])
 """Squared errors that are expected before any is known."""
 
 
-def _phi(context: Floats, alarmed: npt.NDArray[np.bool_]) -> Floats:
-    """What the model of a step sees: the context, and which arms have failed."""
-    return np.hstack((context, alarmed))
-
-
 def _ridges(phi: Floats, action: npt.NDArray[np.int64], goal: Floats, k: int) -> Floats:
-    """Coefficients of every arm, shape (width, k, 2): what the arms share, and how each differs from that."""
+    """Coefficients of every arm, shape (width, k, 2): what the arms share, and how each differs from that.
+
+    What the model of a step sees, `phi`, is the context, and which arms have failed.
+    """
     n, width = phi.shape
     design = np.zeros((n, width + k))
     design[:, :width] = phi

@@ -9,7 +9,8 @@ from bandit.session import Session, apply
 from bandit.types import Arm, Price
 from sim import runner
 from sim.event_log import EventLog
-from sim.logged import Log, Piece
+from sim.logged import Log
+from sim.piece import Piece
 from sim.world import Table, Task, Terms
 
 ARMS = ("a", "b", "c")

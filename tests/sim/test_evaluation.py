@@ -10,7 +10,7 @@ from scipy import stats
 from bandit import policy
 from sim.candidates import Candidate, rule
 from sim.evaluation import Evaluation, evaluate
-from sim.logged import Piece
+from sim.piece import Piece
 
 ARMS = ("a", "b", "c", "d")
 SUCCESS = np.array([[0.3, 0.5, 0.7, 0.6], [0.8, 0.4, 0.5, 0.75]])

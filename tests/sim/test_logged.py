@@ -11,7 +11,8 @@ from bandit.errors import InvalidInput
 from bandit.events import Closed, Decided, Escalated, Rewarded
 from bandit.session import Session
 from bandit.types import Outcome, Usage
-from sim.logged import Log, Piece
+from sim.logged import Log
+from sim.piece import Piece
 from sim.world import Terms
 from tests.sim.logs import ARMS, Timed, events_of, folded, whole, write
 

@@ -1,0 +1,90 @@
+"""Logged sessions as arrays: what estimates off-policy are made from."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from bandit.types import Features
+from sim.world import Floats
+
+Bools = npt.NDArray[np.bool_]
+Ints = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Piece:
+    """Sessions that began one after the other. A step is a decision: to begin an attempt, or to give up.
+
+    Arrays have shape (n_sessions, n_steps, …); after a session's last step they are padded: `action` is -1 there.
+    Actions are the positions of arms in the log's `arms`, and one more, the last, which is giving up.
+    Sessions lie side by side in memory (Fortran's order): what goes over few steps or arms is done for all at once.
+    """
+
+    first: int
+    """Number of the first session, from 0."""
+    action: Ints
+    """What was done."""
+    propensities: Floats
+    """The probability of each action at the step, (…, n_arms + 1), sum 1; what was done had more than 0. Where a
+    session was given up, the log does not tell the arms' apart: what is left stands evenly on those open."""
+    open_arms: Bools
+    """Arms that might have been taken, whatever their propensity, (…, n_arms)."""
+    alarms: Ints
+    """Alarms raised in the session before the step."""
+    may_stop: Bools
+    """Whether giving up is an answer: the attempt before was left with an alarm."""
+    pinned: Bools
+    """Whether the user had said which arm."""
+    alarmed: Bools
+    """Arms whose attempts in the session were left with an alarm before the step, (…, n_arms)."""
+    features: Ints
+    """Which of `known` the session has at the step."""
+    known: tuple[Features, ...]
+    """What sessions are known by, each once."""
+    cost_usd: Floats
+    """Dollars of the step, 0 for giving up; NaN where they were not told."""
+    success: Floats
+    """Success of the session, (n_sessions,); NaN where it was not told."""
+
+    @property
+    def there(self) -> Bools:
+        """Where there is a step, (n_sessions, n_steps)."""
+        return self.action >= 0
+
+    @property
+    def last(self) -> Ints:
+        """Each session's last step, (n_sessions,)."""
+        return np.asarray(self.there.sum(axis=1) - 1)
+
+    def of_action(self, values: Floats) -> Floats:
+        """From values of every action, (n_sessions, n_steps, n_arms + 1, …), those of what was done, without that
+        axis; after a session's last step, any."""
+        n, steps = self.action.shape
+        found = values[np.arange(n)[:, None], np.arange(steps), self.action]
+        return np.asarray(found, order="F")
+
+
+class Logged(Protocol):
+    """Sessions that were logged, in the order in which they began."""
+
+    @property
+    def arms(self) -> tuple[str, ...]:
+        """All arms that were ever offered."""
+        ...
+
+    @property
+    def sessions(self) -> int:
+        """How many there are."""
+        ...
+
+    @property
+    def longest(self) -> int:
+        """The most steps of a session."""
+        ...
+
+    def pieces(self, at: Sequence[int]) -> Iterator[Piece]:
+        """The sessions, cut at the numbers `at` and wherever memory demands it."""
+        ...
