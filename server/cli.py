@@ -39,7 +39,7 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         """Ends the program."""
-        from server.console.output import plain
+        from server.words import plain
 
         self.exit(2, f"{self.prog}: {plain(message)}\n")
 

@@ -21,6 +21,7 @@ from bandit.types import (
     PolicyRecord,
     Requirements,
     RouterSettings,
+    Shadow,
     Signals,
 )
 
@@ -273,7 +274,15 @@ class DecisionView(msgspec.Struct, frozen=True, kw_only=True):
     unconfirmed: str
     """Why the decision could not be recomputed to what was logged; empty where it was."""
     erased: bool
+    shadows: tuple[Shadow, ...]
+    """What policies that were asked beside would have done."""
     event_json: str
+
+    @property
+    def stop_propensity(self) -> float:
+        """Probability with which giving up would have been drawn instead."""
+        before = self.view.told[self.index - 1].escalated if self.index else None
+        return before.stop_propensity if before is not None else 0.0
 
 
 class RouterView(msgspec.Struct, frozen=True, kw_only=True):

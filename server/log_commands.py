@@ -26,13 +26,14 @@ from bandit.errors import InvalidInput, PointsmanError
 from pointsman.v1 import admin_pb2, admin_pb2_grpc, events_pb2_grpc
 from pointsman.v1 import events_pb2 as pb
 from server.archive import Archive, ArchiveError, pages, read
-from server.console.output import Output, plain
+from server.console.output import Output
 from server.convert import events as convert
 from server.intake import Intake, Offered
 from server.sessions import SessionCache
 from server.store.errors import StoreDamaged, StoreError
 from server.store.protocol import NewEvent, Problem, StoredEvent
 from server.store.sqlite import DATABASE, SqliteReader, SqliteStore
+from server.words import plain
 
 _Subparsers: TypeAlias = "argparse._SubParsersAction[Any]"
 _Command: TypeAlias = Callable[[argparse.Namespace, Output], None]

@@ -72,6 +72,7 @@ class Views:
             decision=event.decision,
             unconfirmed="its features are erased" if erased else self._confirm(stored, event),
             erased=erased,
+            shadows=event.shadows,
             event_json=stored.body.decode(),
         )
 

@@ -1,17 +1,12 @@
-"""What no fixed choice does better: the most success for its dollars, of arms alone and of ladders.
-
-A coin between two fixed choices comes to any point between them, so a frontier is the upper hull of the points. Its
-corners are what is best for some value of a success.
-"""
+"""What no fixed choice does better, in hindsight: frontiers (`bandit.frontier`) of arms alone and of ladders."""
 
 import math
 from collections import deque
-from collections.abc import Sequence
-from dataclasses import dataclass
 
 import msgspec
 import numpy as np
 
+from bandit.frontier import Point, hull
 from sim import references
 from sim.references import Expected, Hindsight
 from sim.world import Floats, Terms, World
@@ -19,16 +14,6 @@ from sim.world import Floats, Terms, World
 _MOST_SEARCHES = 24
 _MOST_WORK = 4e9
 """Sets of arms times arms times tasks that all searches may look at: some seconds."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Point:
-    """A fixed choice: means over sessions."""
-
-    ladder: tuple[int, ...]
-    """Positions of its arms."""
-    success: float
-    cost_usd: float
 
 
 def of_arms(hindsight: Hindsight) -> tuple[Point, ...]:
@@ -72,23 +57,6 @@ def of_ladders(world: World, terms: Terms, hindsight: Hindsight) -> tuple[Point,
             between += [(cheap, new), (new, dear)]
     singles = [_point(always, hindsight.weights) for always in hindsight.always]
     return hull([*found, *singles])
-
-
-def hull(points: Sequence[Point]) -> tuple[Point, ...]:
-    """The corners of the upper hull, from the cheapest to the most successful, each dearer and better than the last."""
-    corners: list[Point] = []
-    for point in sorted(points, key=lambda one: (one.cost_usd, -one.success)):
-        if corners and point.success <= corners[-1].success:
-            continue
-        while len(corners) > 1 and _slope(corners[-2], corners[-1]) <= _slope(corners[-2], point):
-            corners.pop()
-        corners.append(point)
-    return tuple(corners)
-
-
-def _slope(cheap: Point, dear: Point) -> float:
-    spent = dear.cost_usd - cheap.cost_usd
-    return (dear.success - cheap.success) / spent if spent > 0.0 else math.inf
 
 
 def _above(point: Point, value_usd: float) -> float:

@@ -12,9 +12,9 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator
 from matplotlib.transforms import Bbox
 
+from bandit.frontier import Point
 from sim import canvas
 from sim.canvas import Scheme
-from sim.frontier import Point
 from sim.result import PolicyResult, Three
 from sim.series import Curve
 from sim.study import PolicyStudy, Study

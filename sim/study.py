@@ -5,10 +5,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from bandit.frontier import Point
 from sim import calibration, flows, frontier, series
 from sim.calibration import Bin
 from sim.flows import Flows
-from sim.frontier import Point
 from sim.references import Hindsight
 from sim.result import PolicyResult, Result
 from sim.runner import Run

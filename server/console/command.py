@@ -18,7 +18,8 @@ from bandit.errors import InvalidInput
 from pointsman import Client, field_violations
 from pointsman.errors import code_of
 from server.console import arguments
-from server.console.output import Output, plain
+from server.console.output import Output
+from server.words import plain
 
 _SERVER_VARIABLE = "POINTSMAN_SERVER"
 _DEFAULT_SERVER = "127.0.0.1:50051"

@@ -17,7 +17,8 @@ from pointsman.v1 import admin_pb2 as pb
 from pointsman.v1 import events_pb2, events_pb2_grpc
 from server.console import arguments
 from server.console.command import Subparsers, add, as_json
-from server.console.output import Output, dollars, percent, plain
+from server.console.output import Output
+from server.words import dollars, percent, plain
 
 _ACTIONS = ("list", "create", "shadow", "canary", "promote", "roll-back")
 _FLAGS = {

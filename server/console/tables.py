@@ -7,8 +7,9 @@ from pointsman.v1 import admin_pb2
 from pointsman.v1 import routing_pb2 as pb
 from server.console import learning
 from server.console.learning import Evidence
-from server.console.output import Output, dollars, exact, moment, percent, plain
+from server.console.output import Output, moment
 from server.console.state import RouterState, State
+from server.words import dollars, exact, percent, plain
 
 _NARROW = 60
 """Below so many columns a table keeps to what matters most."""
@@ -279,21 +280,20 @@ def escalated(response: pb.EscalateResponse, output: Output) -> None:
     output.line(f"No further attempt is worth its price, or none is left{close}. The session can still be rewarded.")
 
 
-def scores(found: Sequence[pb.ArmScore], taken: str, output: Output, worth: Sequence[float | None] = ()) -> None:
-    """What the decision saw of each arm, the likeliest first; `worth` (dollars), one an arm, where it is known."""
+def scores(found: Sequence[pb.ArmScore], taken: str, output: Output) -> None:
+    """What the decision saw of each arm, the likeliest first."""
     wide = output.width >= _NARROW
     order = sorted(range(len(found)), key=lambda i: (-found[i].propensity, not found[i].eligible))
     shown = [i for i in order if found[i].eligible or found[i].propensity > 0]
-    any_worth = any(value is not None for value in worth)
+    any_worth = any(score.HasField("worth_usd") for score in found)
     headings = ["arm", "chance", "success", *_if(wide, "90 %"), "cost", *_if(any_worth, "worth")]
     rows = []
     for i in shown:
         score = found[i]
-        value = worth[i] if any_worth else None
         success = percent(score.success_mean) if score.HasField("success_mean") else "–"
         cost = dollars(score.cost_usd) if score.HasField("cost_usd") else "–"
         row = [plain(score.arm), percent(score.propensity), success, *_if(wide, _interval(score)), cost]
-        rows.append([*row, *_if(any_worth, dollars(value) if value is not None else "–")])
+        rows.append([*row, *_if(any_worth, dollars(score.worth_usd) if score.HasField("worth_usd") else "–")])
     taken_row = next((row for row, i in enumerate(shown) if found[i].arm == taken), None)
     output.table(headings, rows, chosen=taken_row)
     barred = [score for score in found if not score.eligible]

@@ -2,7 +2,6 @@
 
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from bandit.session import Session
 from bandit.types import (
     BarKind,
     Decision,
@@ -14,7 +13,9 @@ from bandit.types import (
     Usage,
 )
 from pointsman.v1 import routing_pb2 as pb
+from server import explain
 from server.commands import Advised, Choice, DecisionView, Moved, SessionView
+from server.explain import success_of
 
 _REASONS = {reason: pb.SelectReason.Value(f"SELECT_REASON_{reason.name}") for reason in SelectReason}
 _LEFT = {reason: pb.EscalationReason.Value(f"ESCALATION_REASON_{reason.name}") for reason in EscalationReason}
@@ -71,17 +72,17 @@ def get_session_response(view: SessionView) -> pb.GetSessionResponse:
         exhausted=session.exhausted,
         stop_propensity=stopped.stop_propensity if stopped is not None else None,
         final=session.final,
-        success=_success(session, len(session.attempts) - 1),
+        success=success_of(session, len(session.attempts) - 1),
         cost_usd=sum(costs) if costs else None,
         ladder=session.attempts[-1].decision.ladder,
         closed=session.closed,
+        explanation=_section(explain.session(view)),
     )
 
 
 def get_decision_response(shown: DecisionView) -> pb.GetDecisionResponse:
     """Everything known about a decision."""
     decision, view = shown.decision, shown.view
-    before = view.told[shown.index - 1].escalated if shown.index else None
     response = pb.GetDecisionResponse(
         decision_id=decision.decision_id,
         session_id=decision.session_id,
@@ -99,7 +100,7 @@ def get_decision_response(shown: DecisionView) -> pb.GetDecisionResponse:
             name: _feature(value) for name, value in decision.situation.features.items() if not _is_hashed(value)
         },
         ladder=decision.ladder,
-        stop_propensity=before.stop_propensity if before is not None else 0.0,
+        stop_propensity=shown.stop_propensity,
         confirmed=not shown.unconfirmed,
         unconfirmed_reason=shown.unconfirmed,
         erased=shown.erased,
@@ -110,8 +111,13 @@ def get_decision_response(shown: DecisionView) -> pb.GetDecisionResponse:
         budget_price=decision.situation.budget_price,
         cost_cap_usd=decision.situation.cost_cap_usd,
         endpoint=view.session.attempts[shown.index].endpoint,
+        explanation=map(_section, explain.decision(shown)),
     )
     _put_scores(response, decision)
+    worth = explain.worth(decision)
+    for put in response.scores:
+        if put.arm in worth:
+            put.worth_usd = worth[put.arm]
     return response
 
 
@@ -159,7 +165,7 @@ def _outcome(view: SessionView, i: int) -> pb.Outcome:
     session = view.session
     attempt, outcome = session.attempts[i], session.outcome(i)
     return pb.Outcome(
-        success=_success(session, i),
+        success=success_of(session, i),
         success_censored=attempt.left is not None and not attempt.left.is_alarm,
         cost_usd=session.dollars(i),
         usage=_usage(outcome.usage) if outcome.usage is not None else None,
@@ -170,11 +176,12 @@ def _outcome(view: SessionView, i: int) -> pb.Outcome:
     )
 
 
-def _success(session: Session, i: int) -> float | None:
-    """Success of an attempt: what was told, else 0 where an alarm says that it failed."""
-    told = session.outcome(i).success
-    left = session.attempts[i].left
-    return 0.0 if told is None and left is not None and left.is_alarm else told
+def _section(section: explain.Section) -> pb.ExplanationSection:
+    return pb.ExplanationSection(
+        title=section.title,
+        sentences=section.sentences,
+        facts=[pb.Fact(name=fact.name, value=fact.value) for fact in section.facts],
+    )
 
 
 def _usage(usage: Usage) -> pb.Usage:

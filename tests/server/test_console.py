@@ -17,8 +17,9 @@ from pointsman.v1 import routing_pb2 as pb
 from server.cli import main
 from server.console import story, tables
 from server.console.learning import Evidence, Prediction
-from server.console.output import Output, dollars, exact, plain
+from server.console.output import Output
 from server.console.state import RouterState, State
+from server.words import dollars, exact, plain
 
 
 @pytest.fixture
@@ -377,26 +378,9 @@ def test_an_arm_tells_which_of_its_endpoints_are_down(capsys):
     assert "200k" in said(capsys, tables.arms, [arm])
 
 
-def test_a_decision_is_told_in_the_terms_of_its_objective(serving, tmp_path, capsys):
-    server = serving(tmp_path / "data", '[[arms]]\nid = "a"\n[[arms]]\nid = "b"\n')
-    with Client(channel=server.channel) as client:
-        found = client.get_decision(client.select().decision_id)
-    told = said(capsys, story.decision, found)
-    assert "The attempt alone is worth" in told and "($5 x" in told and "latency apart" not in told
-    event = json.loads(found.event_json)
-    situation = event["event"]["decision"]["situation"]
-    situation |= {"objective": {"value_usd": 8.0, "latency_usd_per_second": 0.25}, "budget_price": 0.5}
-    found.event_json = json.dumps(event)
-    told = said(capsys, story.decision, found)
-    assert "($8 x" in told and "x 1.50, latency apart)" in told and "a second costs $0.25" in told
-    assert "a dollar counted as $1.500" in told
-    situation["objective"] = {"quality_floor": 0.9, "quality_floor_relative": True}
-    found.event_json = json.dumps(event)
-    told = said(capsys, story.decision, found)
-    assert "the cheapest arm whose success reaches 90.0 % of the best arm's" in told and "is worth $" not in told
-    # Of another version's event it tells what the answer holds.
-    found.event_json = "{}"
-    assert f"Why {found.arm}?" in said(capsys, story.decision, found)
+def test_a_decision_of_a_server_that_tells_no_words_is_told_by_its_numbers(capsys):
+    found = pb.GetDecisionResponse(arm="a", attempt=1, scores=[pb.ArmScore(arm="a", propensity=1.0, eligible=True)])
+    assert "100.0 %" in said(capsys, story.decision, found)
 
 
 # --- failures -------------------------------------------------------------------------------------------------------

@@ -5,9 +5,9 @@ import itertools
 import numpy as np
 import pytest
 
+from bandit.frontier import Point, hull
 from bandit.types import Arm
 from sim import attempts, compare, flows, frontier, references, runner, series, struggling, study, synthetic
-from sim.frontier import Point
 from sim.runner import Run
 from sim.study import Study
 from sim.world import Table, Task, Terms, World, every_arm, shares
@@ -113,9 +113,9 @@ def test_no_ladder_is_above_the_frontier_and_its_corners_are_ladders(terms: Term
 def test_a_hull_drops_what_is_below_it() -> None:
     points = [(1.0, 0.2), (2.0, 0.5), (2.5, 0.52), (3.0, 0.7), (4.0, 0.7), (1.0, 0.1), (2.0, 0.5)]
     made = [Point(ladder=(i,), cost_usd=usd, success=success) for i, (usd, success) in enumerate(points)]
-    assert [corner.ladder[0] for corner in frontier.hull(made)] == [0, 1, 3]
+    assert [corner.ladder[0] for corner in hull(made)] == [0, 1, 3]
     free = [Point(ladder=(i,), cost_usd=0.0, success=success) for i, success in enumerate((0.3, 0.6, 0.6))]
-    assert [corner.ladder[0] for corner in frontier.hull(free)] == [1]
+    assert [corner.ladder[0] for corner in hull(free)] == [1]
 
 
 def gathered(world: World, terms: Terms, policies: list[str], seeds: int, sessions: int | None) -> Study:

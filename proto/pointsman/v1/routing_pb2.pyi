@@ -364,6 +364,7 @@ class ArmScore(_message.Message):
     COST_USD_FIELD_NUMBER: _builtins.int
     ELIGIBLE_FIELD_NUMBER: _builtins.int
     INELIGIBLE_REASON_FIELD_NUMBER: _builtins.int
+    WORTH_USD_FIELD_NUMBER: _builtins.int
     arm: _builtins.str
     propensity: _builtins.float
     """Probability with which the decision took this arm, 0 to 1; 0 where not eligible, but for a
@@ -381,6 +382,11 @@ class ArmScore(_message.Message):
     """Whether it could have been taken."""
     ineligible_reason: _builtins.str
     """Why not; empty where eligible."""
+    worth_usd: _builtins.float
+    """Dollars to expect of the attempt alone, without what would follow a failure: a success's value times
+    `success_mean`, less `cost_usd` at what a dollar costs under the budget. GetDecision alone tells it; absent under a
+    quality floor and where the policy predicts nothing.
+    """
     def __init__(
         self,
         *,
@@ -392,10 +398,11 @@ class ArmScore(_message.Message):
         cost_usd: _builtins.float | None = ...,
         eligible: _builtins.bool = ...,
         ineligible_reason: _builtins.str = ...,
+        worth_usd: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_cost_usd", b"_cost_usd", "_success_high", b"_success_high", "_success_low", b"_success_low", "_success_mean", b"_success_mean", "cost_usd", b"cost_usd", "success_high", b"success_high", "success_low", b"success_low", "success_mean", b"success_mean"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_cost_usd", b"_cost_usd", "_success_high", b"_success_high", "_success_low", b"_success_low", "_success_mean", b"_success_mean", "_worth_usd", b"_worth_usd", "cost_usd", b"cost_usd", "success_high", b"success_high", "success_low", b"success_low", "success_mean", b"success_mean", "worth_usd", b"worth_usd"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cost_usd", b"_cost_usd", "_success_high", b"_success_high", "_success_low", b"_success_low", "_success_mean", b"_success_mean", "arm", b"arm", "cost_usd", b"cost_usd", "eligible", b"eligible", "ineligible_reason", b"ineligible_reason", "propensity", b"propensity", "success_high", b"success_high", "success_low", b"success_low", "success_mean", b"success_mean"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cost_usd", b"_cost_usd", "_success_high", b"_success_high", "_success_low", b"_success_low", "_success_mean", b"_success_mean", "_worth_usd", b"_worth_usd", "arm", b"arm", "cost_usd", b"cost_usd", "eligible", b"eligible", "ineligible_reason", b"ineligible_reason", "propensity", b"propensity", "success_high", b"success_high", "success_low", b"success_low", "success_mean", b"success_mean", "worth_usd", b"worth_usd"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__cost_usd: _TypeAlias = _typing.Literal["cost_usd"]  # noqa: Y015
     _WhichOneofArgType__cost_usd: _TypeAlias = _typing.Literal["_cost_usd", b"_cost_usd"]  # noqa: Y015
@@ -405,6 +412,8 @@ class ArmScore(_message.Message):
     _WhichOneofArgType__success_low: _TypeAlias = _typing.Literal["_success_low", b"_success_low"]  # noqa: Y015
     _WhichOneofReturnType__success_mean: _TypeAlias = _typing.Literal["success_mean"]  # noqa: Y015
     _WhichOneofArgType__success_mean: _TypeAlias = _typing.Literal["_success_mean", b"_success_mean"]  # noqa: Y015
+    _WhichOneofReturnType__worth_usd: _TypeAlias = _typing.Literal["worth_usd"]  # noqa: Y015
+    _WhichOneofArgType__worth_usd: _TypeAlias = _typing.Literal["_worth_usd", b"_worth_usd"]  # noqa: Y015
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__cost_usd) -> _WhichOneofReturnType__cost_usd | None: ...
     @_typing.overload
@@ -413,6 +422,8 @@ class ArmScore(_message.Message):
     def WhichOneof(self, oneof_group: _WhichOneofArgType__success_low) -> _WhichOneofReturnType__success_low | None: ...
     @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__success_mean) -> _WhichOneofReturnType__success_mean | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__worth_usd) -> _WhichOneofReturnType__worth_usd | None: ...
 
 Global___ArmScore: _TypeAlias = ArmScore  # noqa: Y015
 
@@ -1120,6 +1131,61 @@ class Outcome(_message.Message):
 Global___Outcome: _TypeAlias = Outcome  # noqa: Y015
 
 @_typing.final
+class Fact(_message.Message):
+    """A named value, as people read it."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    VALUE_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    value: _builtins.str
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        value: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "value", b"value"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Fact: _TypeAlias = Fact  # noqa: Y015
+
+@_typing.final
+class ExplanationSection(_message.Message):
+    """A part of an explanation, for people: words, then named values. What stands there may change from version to version;
+    programs read the other fields.
+    """
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    TITLE_FIELD_NUMBER: _builtins.int
+    SENTENCES_FIELD_NUMBER: _builtins.int
+    FACTS_FIELD_NUMBER: _builtins.int
+    title: _builtins.str
+    @_builtins.property
+    def sentences(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]: ...
+    @_builtins.property
+    def facts(self) -> _containers.RepeatedCompositeFieldContainer[Global___Fact]: ...
+    def __init__(
+        self,
+        *,
+        title: _builtins.str = ...,
+        sentences: _abc.Iterable[_builtins.str] | None = ...,
+        facts: _abc.Iterable[Global___Fact] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["facts", b"facts", "sentences", b"sentences", "title", b"title"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___ExplanationSection: _TypeAlias = ExplanationSection  # noqa: Y015
+
+@_typing.final
 class GetSessionRequest(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -1219,6 +1285,7 @@ class GetSessionResponse(_message.Message):
     LADDER_FIELD_NUMBER: _builtins.int
     CLOSED_FIELD_NUMBER: _builtins.int
     ERASED_FIELD_NUMBER: _builtins.int
+    EXPLANATION_FIELD_NUMBER: _builtins.int
     session_id: _builtins.str
     router: _builtins.str
     exhausted: _builtins.bool
@@ -1243,6 +1310,10 @@ class GetSessionResponse(_message.Message):
     def ladder(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """Where the session would go next, in order, as the last decision planned."""
 
+    @_builtins.property
+    def explanation(self) -> Global___ExplanationSection:
+        """How it stands and what became of each attempt, in words."""
+
     def __init__(
         self,
         *,
@@ -1257,10 +1328,11 @@ class GetSessionResponse(_message.Message):
         ladder: _abc.Iterable[_builtins.str] | None = ...,
         closed: _builtins.bool = ...,
         erased: _builtins.bool = ...,
+        explanation: Global___ExplanationSection | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_cost_usd", b"_cost_usd", "_stop_propensity", b"_stop_propensity", "_success", b"_success", "cost_usd", b"cost_usd", "stop_propensity", b"stop_propensity", "success", b"success"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_cost_usd", b"_cost_usd", "_stop_propensity", b"_stop_propensity", "_success", b"_success", "cost_usd", b"cost_usd", "explanation", b"explanation", "stop_propensity", b"stop_propensity", "success", b"success"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cost_usd", b"_cost_usd", "_stop_propensity", b"_stop_propensity", "_success", b"_success", "attempts", b"attempts", "closed", b"closed", "cost_usd", b"cost_usd", "erased", b"erased", "exhausted", b"exhausted", "final", b"final", "ladder", b"ladder", "router", b"router", "session_id", b"session_id", "stop_propensity", b"stop_propensity", "success", b"success"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cost_usd", b"_cost_usd", "_stop_propensity", b"_stop_propensity", "_success", b"_success", "attempts", b"attempts", "closed", b"closed", "cost_usd", b"cost_usd", "erased", b"erased", "exhausted", b"exhausted", "explanation", b"explanation", "final", b"final", "ladder", b"ladder", "router", b"router", "session_id", b"session_id", "stop_propensity", b"stop_propensity", "success", b"success"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__cost_usd: _TypeAlias = _typing.Literal["cost_usd"]  # noqa: Y015
     _WhichOneofArgType__cost_usd: _TypeAlias = _typing.Literal["_cost_usd", b"_cost_usd"]  # noqa: Y015
@@ -1351,6 +1423,7 @@ class GetDecisionResponse(_message.Message):
     BUDGET_PRICE_FIELD_NUMBER: _builtins.int
     COST_CAP_USD_FIELD_NUMBER: _builtins.int
     ENDPOINT_FIELD_NUMBER: _builtins.int
+    EXPLANATION_FIELD_NUMBER: _builtins.int
     decision_id: _builtins.str
     session_id: _builtins.str
     router: _builtins.str
@@ -1409,6 +1482,10 @@ class GetDecisionResponse(_message.Message):
 
     @_builtins.property
     def outcome(self) -> Global___Outcome: ...
+    @_builtins.property
+    def explanation(self) -> _containers.RepeatedCompositeFieldContainer[Global___ExplanationSection]:
+        """Why this arm, in words and numbers."""
+
     def __init__(
         self,
         *,
@@ -1438,10 +1515,11 @@ class GetDecisionResponse(_message.Message):
         budget_price: _builtins.float = ...,
         cost_cap_usd: _builtins.float | None = ...,
         endpoint: _builtins.str = ...,
+        explanation: _abc.Iterable[Global___ExplanationSection] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_cost_cap_usd", b"_cost_cap_usd", "at", b"at", "cost_cap_usd", b"cost_cap_usd", "outcome", b"outcome"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cost_cap_usd", b"_cost_cap_usd", "arm", b"arm", "at", b"at", "attempt", b"attempt", "budget_price", b"budget_price", "confirmed", b"confirmed", "cost_cap_usd", b"cost_cap_usd", "decision_id", b"decision_id", "endpoint", b"endpoint", "epoch", b"epoch", "epoch_hash", b"epoch_hash", "erased", b"erased", "event_json", b"event_json", "features", b"features", "ladder", b"ladder", "mode", b"mode", "outcome", b"outcome", "policy", b"policy", "policy_propensity", b"policy_propensity", "policy_version", b"policy_version", "propensity", b"propensity", "reason", b"reason", "router", b"router", "scores", b"scores", "session_id", b"session_id", "stop_propensity", b"stop_propensity", "unconfirmed_reason", b"unconfirmed_reason"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_cost_cap_usd", b"_cost_cap_usd", "arm", b"arm", "at", b"at", "attempt", b"attempt", "budget_price", b"budget_price", "confirmed", b"confirmed", "cost_cap_usd", b"cost_cap_usd", "decision_id", b"decision_id", "endpoint", b"endpoint", "epoch", b"epoch", "epoch_hash", b"epoch_hash", "erased", b"erased", "event_json", b"event_json", "explanation", b"explanation", "features", b"features", "ladder", b"ladder", "mode", b"mode", "outcome", b"outcome", "policy", b"policy", "policy_propensity", b"policy_propensity", "policy_version", b"policy_version", "propensity", b"propensity", "reason", b"reason", "router", b"router", "scores", b"scores", "session_id", b"session_id", "stop_propensity", b"stop_propensity", "unconfirmed_reason", b"unconfirmed_reason"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__cost_cap_usd: _TypeAlias = _typing.Literal["cost_cap_usd"]  # noqa: Y015
     _WhichOneofArgType__cost_cap_usd: _TypeAlias = _typing.Literal["_cost_cap_usd", b"_cost_cap_usd"]  # noqa: Y015
