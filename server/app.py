@@ -26,6 +26,7 @@ from server.convert.admin import Changes
 from server.convert.requests import Requests
 from server.dashboard.api import Api
 from server.dashboard.doors import Doors
+from server.dashboard.keeping import Keeping
 from server.engine import Engine
 from server.erasure import Erasure
 from server.events import Events
@@ -127,7 +128,17 @@ async def _serve(
             grpc_port = server.add_insecure_port(str(listen))
         except RuntimeError as error:
             raise OSError(f"cannot listen on {listen}") from error
-        dashboard = Api(Doors(config.service.hosts), administration, lambda: health.serving)
+        keeping = Keeping(data_dir)
+        dashboard = Api(
+            Doors(access, config.service.hosts),
+            routing=routing,
+            admin=admin,
+            administration=administration,
+            guard=guard,
+            engine=engine,
+            keeping=keeping,
+            healthy=lambda: health.serving,
+        )
         pages = await web.serve(http.host, http.port, [*web.health(lambda: health.serving), *dashboard.routes()])
         closing.push_async_callback(pages.close)
         http_port = pages.port
@@ -144,6 +155,8 @@ async def _serve(
         await guard.start(administration)
         closing.push_async_callback(guard.stop)
         closing.push_async_callback(retention.stop)
+        await keeping.start()
+        closing.push_async_callback(keeping.stop)
         await archiver.start()
         closing.push_async_callback(archiver.stop)
         await server.start()

@@ -103,6 +103,11 @@ class Engine:
         self._schedule()
         await answered
 
+    @property
+    def trouble(self) -> str:
+        """Why the log takes no writes now; empty where it does."""
+        return str(self._journal.trouble or "")
+
     async def close(self) -> None:
         """Ends it; nothing may be asked after it."""
         await self._journal.close()

@@ -6,7 +6,7 @@ to the same, however often it was interrupted, and so does the verdict, which be
 
 import asyncio
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 
@@ -14,6 +14,7 @@ from bandit import record
 from bandit.canary import Trial
 from bandit.configuration import Configuration
 from bandit.errors import PointsmanError
+from bandit.evidence import Evidence
 from bandit.session import Session
 from server import sessions
 from server.administration import Administration
@@ -27,6 +28,7 @@ _log = logging.getLogger(__name__)
 
 _PAGE = 500
 _SLEEP_SECONDS = 0.2
+_LONGEST_COURSE = 200
 _READ = frozenset(("policy_put", "decided", "rewarded", "closed"))
 """The kinds of events that a trial takes in; others are not even decoded."""
 
@@ -42,6 +44,8 @@ class Watch:
         self._read = began
         self.stands = self._stand()
         """As after the last page read."""
+        self.course: list[Evidence] = []
+        """How the evidence has grown, oldest first; none of the time before it says anything."""
 
     def step(self) -> bool:
         """Reads on by a page; whether there may be more."""
@@ -53,7 +57,16 @@ class Watch:
             if self.trial.over:
                 break
         self.stands = self._stand()
+        self._remember(self.stands.evidence)
         return len(events) == _PAGE and not self.trial.over
+
+    def _remember(self, evidence: Evidence) -> None:
+        grown = sum(evidence.told) - (sum(self.course[-1].told) if self.course else 0)
+        if grown and evidence.differences():
+            self.course.append(evidence)
+        if len(self.course) > _LONGEST_COURSE:
+            # The first looks were the closest together, and are the first to be thinned.
+            del self.course[1::2]
 
     def _feed(self, stored: StoredEvent) -> None:
         def session() -> Session | None:
@@ -80,6 +93,11 @@ class Guard:
         """How a canary does, as far as the log has been read; None before it has been looked at."""
         watch = self._watches.get(router_id)
         return watch.stands if watch is not None and watch.trial.version == policy_version else None
+
+    def course(self, router_id: str, policy_version: str) -> Sequence[Evidence]:
+        """How the evidence on a canary has grown since its start; empty where nothing is known."""
+        watch = self._watches.get(router_id)
+        return watch.course if watch is not None and watch.trial.version == policy_version else ()
 
     async def start(self, administration: Administration) -> None:
         """Begins. `administration` turns a verdict into events."""

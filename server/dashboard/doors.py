@@ -1,22 +1,40 @@
-"""What a request must be before the dashboard looks at it, and what goes out with every answer.
+"""What a request must be before the dashboard looks at it, who sends it, and what goes out with every answer.
 
 A page of somebody else's, open in the browser of one who may, must neither read what the dashboard shows nor change
 anything: requests have to name this host (or a name that anybody can point here would do), and changes must come from
-the page itself, with the token that only it can read.
+the page itself, with the token that only it can read. Who pasted a bearer token is known by a cookie from then on,
+which names a session in this process's memory: the token itself is never kept by the browser.
 """
 
+import hashlib
 import hmac
 import ipaddress
+import logging
 import secrets
+import time
+from collections import OrderedDict
 from collections.abc import Collection
+from typing import NamedTuple, TypeVar
 from urllib.parse import urlsplit
 
+import msgspec
 from aiohttp import web
 
+from bandit.errors import PointsmanError
+from server.auth.access import Access, Caller, Unauthenticated, calling
+from server.status import status_of
+from server.store.errors import StoreError
 from server.web import Handler
 
 CSRF_HEADER = "X-Pointsman-CSRF"
+COOKIE = "pointsman"
 
+_log = logging.getLogger(__name__)
+
+_Kind = TypeVar("_Kind")
+
+_SESSION_SECONDS = 12 * 3600.0
+_MOST_SESSIONS = 1_000
 _HEADERS = {
     "Content-Security-Policy": (
         "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
@@ -28,6 +46,8 @@ _HEADERS = {
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
 }
+_HTTP = {3: 400, 5: 404, 6: 409, 7: 403, 8: 429, 9: 409, 14: 503, 16: 401}
+"""By gRPC's code; all else is a defect."""
 
 
 class Refused(Exception):
@@ -38,26 +58,40 @@ class Refused(Exception):
         self.status = status
 
 
+class _Session(NamedTuple):
+    caller: Caller
+    ends: float
+    """On the monotonic clock."""
+
+
 class Doors:
     """Lets in what may come in."""
 
-    def __init__(self, hosts: Collection[str]) -> None:
+    def __init__(self, access: Access, hosts: Collection[str]) -> None:
         """`hosts` are names under which the page is reached; addresses, and names of this machine, always are."""
+        self._access = access
         self._hosts = {"localhost", *(host.lower() for host in hosts)}
-        self.csrf_token = secrets.token_urlsafe(24)
-        """What a change has to carry; for this process only."""
+        self._key = secrets.token_bytes(32)
+        self._sessions: OrderedDict[str, _Session] = OrderedDict()
 
-    def guarded(self, handler: Handler) -> Handler:
-        """The handler behind the doors."""
+    # --- what comes in ------------------------------------------------------------------------------------------
+
+    def guarded(self, handler: Handler, *, known: bool = True) -> Handler:
+        """The handler behind the doors; with `known`, for those alone of whom it is known who they are."""
 
         async def answer(request: web.Request) -> web.StreamResponse:
             try:
                 self._require_host(request)
                 if request.method not in ("GET", "HEAD"):
                     self._require_own_page(request)
+                if known:
+                    calling.set(self.caller(request))
                 response = await handler(request)
             except Refused as refusal:
                 response = web.json_response({"message": str(refusal)}, status=refusal.status)
+            except (PointsmanError, StoreError) as error:
+                status = status_of(error)
+                response = web.json_response({"message": status.message}, status=_HTTP.get(status.code, 500))
             response.headers.update(_HEADERS)
             return response
 
@@ -73,15 +107,71 @@ class Doors:
 
     def _require_own_page(self, request: web.Request) -> None:
         origin = request.headers.get("Origin", "")
-        if origin.lower() != f"{request.scheme}://{request.host}".lower():
-            raise Refused(403, "the request does not come from this page")
-        if request.headers.get("Sec-Fetch-Site", "same-origin") != "same-origin":
+        site = request.headers.get("Sec-Fetch-Site", "same-origin")
+        if origin.lower() != f"{request.scheme}://{request.host}".lower() or site != "same-origin":
             raise Refused(403, "the request does not come from this page")
         given = request.headers.get(CSRF_HEADER, "")
-        if not hmac.compare_digest(given.encode(), self.csrf_token.encode()):
+        if not hmac.compare_digest(given.encode(), self.csrf_token(request).encode()):
             raise Refused(403, "the request does not carry this page's token: load it anew")
         if request.content_type != "application/json":
             raise Refused(415, "send JSON")
+
+    # --- who sends it -------------------------------------------------------------------------------------------
+
+    def csrf_token(self, request: web.Request) -> str:
+        """What a change has to carry: for this process and this visitor only."""
+        visitor = request.cookies.get(COOKIE, "")
+        return hmac.new(self._key, visitor.encode(errors="replace"), hashlib.sha256).hexdigest()
+
+    def caller(self, request: web.Request) -> Caller:
+        """Who sends a request: known by the cookie, or by a bearer token in its header. Raises Unauthenticated."""
+        if self._access.anybody is not None:
+            return self._access.anybody
+        session = self._sessions.get(request.cookies.get(COOKIE, ""))
+        if session is not None and session.ends > time.monotonic() and self._access.still_knows(session.caller):
+            return session.caller
+        if (authorization := request.headers.get("Authorization")) is not None:
+            return self._access.identify(authorization)
+        raise Unauthenticated("sign in with a token")
+
+    async def sign_in(self, request: web.Request) -> web.Response:
+        """Takes a token and gives a cookie."""
+        caller = self._access.identify(f"Bearer {(await body(request, _Token)).token.strip()}")
+        name = secrets.token_urlsafe(32)
+        self._sessions[name] = _Session(caller, time.monotonic() + _SESSION_SECONDS)
+        while len(self._sessions) > _MOST_SESSIONS:
+            self._sessions.popitem(last=False)
+        _log.info("%s looks at the dashboard", caller.name)
+        response = web.json_response({})
+        response.set_cookie(
+            COOKIE,
+            name,
+            max_age=int(_SESSION_SECONDS),
+            path="/",
+            httponly=True,
+            samesite="Strict",
+            secure=request.scheme == "https",
+        )
+        return response
+
+    async def sign_out(self, request: web.Request) -> web.Response:
+        """Forgets who it is."""
+        self._sessions.pop(request.cookies.get(COOKIE, ""), None)
+        response = web.json_response({})
+        response.del_cookie(COOKIE, path="/")
+        return response
+
+
+class _Token(msgspec.Struct, frozen=True):
+    token: str
+
+
+async def body(request: web.Request, kind: type[_Kind]) -> _Kind:
+    """What a request brings. Raises Refused."""
+    try:
+        return msgspec.json.decode(await request.read(), type=kind)
+    except msgspec.MsgspecError as error:
+        raise Refused(400, str(error)) from error
 
 
 def _is_address(host: str) -> bool:

@@ -66,7 +66,7 @@ def test_addresses_and_this_machine_are_ours(ask, host):
 
 def test_the_state_names_routers_and_is_kept_by_nobody(ask):
     state = ask("GET", "/api/state")
-    assert json.loads(state.body)["routers"] == [{"id": "default", "mode": "live"}]
+    assert json.loads(state.body)["routers"] == [{"id": "default", "mode": "live", "act": True}]
     assert state.headers["Cache-Control"] == "no-store"
 
 
