@@ -34,6 +34,7 @@ from server.fold import one_blas_thread
 from server.growth import Growth
 from server.guard import Guard
 from server.health import Health
+from server.inspection import Inspection
 from server.retention import Retention
 from server.routers import Router
 from server.routing import Routing
@@ -161,6 +162,9 @@ async def _serve(
         closing.push_async_callback(archiver.stop)
         await server.start()
         await health.tell(True)
+        inspection = Inspection(data_dir, engine.condemn)
+        await inspection.start()
+        closing.push_async_callback(inspection.stop)
         _collect_seldom()
         ready = f"grpc={Address(listen.host, grpc_port)} http={Address(http.host, http_port)}"
         print(f"pointsman ready {ready}", flush=True)

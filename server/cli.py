@@ -27,6 +27,7 @@ _ELSEWHERE = {
     "export": ("server.log_commands", "add_export", "the log as Parquet or for other projects"),
     "import": ("server.log_commands", "add_import", "an export, or other projects' logged decisions, into a log"),
     "check": ("server.log_commands", "add_check", "is the log in a data directory whole?"),
+    "backup": ("server.log_commands", "add_backup", "a whole copy of a data directory, of a running server's too"),
 }
 """Commands of other modules: module, function that adds it to the subparsers, help. Imported only when asked for."""
 

@@ -34,7 +34,7 @@ from server.rounds import Asked, Draw, Move, Round, TakeIn, reply_to
 from server.routers import Router, refresh
 from server.sessions import SessionCache, SessionKey
 from server.store.epochs import EpochFiles
-from server.store.errors import StoreError
+from server.store.errors import StoreDamaged, StoreError
 from server.store.protocol import Store
 
 _LINGER_SECONDS = 0.002
@@ -108,6 +108,11 @@ class Engine:
         """Why the log takes no writes now; empty where it does."""
         return str(self._journal.trouble or "")
 
+    def condemn(self, damage: StoreDamaged) -> None:
+        """The log is not what was acknowledged: from now on nothing is answered that would be added to it."""
+        self._journal.condemn(damage)
+        self._on_health(False)
+
     async def close(self) -> None:
         """Ends it; nothing may be asked after it."""
         await self._journal.close()
@@ -146,7 +151,11 @@ class Engine:
             self._end(round_, callers, self._journal.trouble)
             return
         round_.take()
-        if round_.events:
+        damage = next((asked.reply for asked in line if isinstance(asked.reply, StoreDamaged)), None)
+        if damage is not None:
+            self.condemn(damage)
+            self._end(round_, callers, damage)
+        elif round_.events:
             self._journal.commit(round_.events, lambda error: self._ended(round_, callers, error), alone=len(line) == 1)
         else:
             self._end(round_, callers, None)

@@ -5,7 +5,7 @@ import logging
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from server.store.errors import StoreError, StoreUnavailable
+from server.store.errors import StoreDamaged, StoreError, StoreUnavailable
 from server.store.protocol import NewEvent, Store
 
 _log = logging.getLogger(__name__)
@@ -29,6 +29,11 @@ class Journal:
         self._on_back = on_back
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="journal")
         self._recovery: asyncio.Task[None] | None = None
+        self._damage: StoreDamaged | None = None
+
+    def condemn(self, damage: StoreDamaged) -> None:
+        """The log is damaged: it takes no more writes, whatever works again."""
+        self.trouble = self._damage = damage
 
     def commit(self, events: Sequence[NewEvent], ended: Callable[[StoreError | None], None], *, alone: bool) -> None:
         """Commits the events and then calls `ended`, with the error if they may be lost.
@@ -58,7 +63,7 @@ class Journal:
         self.busy = False
         if error is not None:
             _log.error("events could not be made durable, no more are taken: %s", error)
-            self.trouble = error
+            self.trouble = self._damage or error
             self._recovery = asyncio.get_running_loop().create_task(self._recover())
         ended(error)
 
@@ -74,6 +79,8 @@ class Journal:
             except StoreError as error:
                 _log.critical("the log is damaged and stays closed to writes: %s", error)
                 return
+        if self._damage is not None:
+            return
         self.trouble = None
         _log.info("the log takes writes again")
         self._on_back()

@@ -1,4 +1,4 @@
-"""`pointsman export | import | check`: the log as Parquet and back, and whether it is whole.
+"""`pointsman export | import | check | backup`: the log as Parquet and back, whether it is whole, and a copy of it.
 
 Formats of other projects are made of a folder of Parquet files, and made into one; what does so is given by the
 command line, for it is no part of the service.
@@ -30,6 +30,7 @@ from server.console.output import Output
 from server.convert import events as convert
 from server.intake import Intake, Offered
 from server.sessions import SessionCache
+from server.store.backup import backup
 from server.store.errors import StoreDamaged, StoreError
 from server.store.protocol import NewEvent, Problem, StoredEvent
 from server.store.sqlite import DATABASE, SqliteReader, SqliteStore
@@ -125,6 +126,20 @@ def add_check(subparsers: _Subparsers) -> None:
     parser.add_argument("data_dir", metavar="DATA_DIR", type=Path)
     parser.add_argument("--json", metavar="FILE", help="write the answer as JSON; - is standard output")
     parser.set_defaults(run=lambda asked: _run(asked, _check))
+
+
+def add_backup(subparsers: _Subparsers) -> None:
+    """Adds `backup`."""
+    parser = subparsers.add_parser(
+        "backup",
+        help="a copy of the log",
+        description="Copies a data directory, while a server writes to it too, and verifies the copy. What was "
+        "acknowledged before is in it. It is a data directory itself: serve it, or put it in the place of a lost one.",
+    )
+    parser.add_argument("data_dir", metavar="DATA_DIR", type=Path)
+    parser.add_argument("out", metavar="DEST", type=Path, help="the copy; it must not exist")
+    parser.add_argument("--json", metavar="FILE", help="write the answer as JSON; - is standard output")
+    parser.set_defaults(run=lambda asked: _run(asked, _backup))
 
 
 def _add(
@@ -370,6 +385,16 @@ def _check(asked: argparse.Namespace, output: Output) -> None:
     if problems:
         raise _Damaged(f"{asked.data_dir} is damaged: {len(problems)} problems")
     output.line(f"{asked.data_dir} is whole: {events:,} events")
+
+
+# --- backup ------------------------------------------------------------------------------------------------------
+
+
+def _backup(asked: argparse.Namespace, output: Output) -> None:
+    with _Bar("pages copied, events verified") as advance:
+        events = backup(asked.data_dir, asked.out, advance)
+    output.json({"data_dir": str(asked.data_dir), "out": str(asked.out), "events": events})
+    output.line(f"{asked.out} is a whole copy of {asked.data_dir}: {events:,} events")
 
 
 # --- what they share ---------------------------------------------------------------------------------------------

@@ -4,7 +4,8 @@ import functools
 import itertools
 import sqlite3
 import threading
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -15,6 +16,7 @@ from server.store.errors import StoreConflict, StoreDamaged, StoreTooNew, StoreU
 _BUSY_SECONDS = 5.0
 _WRITE_CACHE_KIB = 65536
 _WAL_FILE_BYTES = 256 << 20
+_COPIED_PAGES = 1000
 
 _PASSING = frozenset(
     (
@@ -144,6 +146,30 @@ class Database:
                     self._connection.executescript(script)
                 except sqlite3.DatabaseError as error:
                     raise _translated(error, None) from error
+
+    def copy(self, path: Path, progress: Callable[[int, int], None] | None = None) -> None:
+        """Copy the database, as it is now, to a new file, durably, while others go on writing to it.
+
+        `progress` is told pages copied and pages in all. The WAL cannot be begun anew meanwhile.
+        """
+
+        def tell(_status: int, remaining: int, total: int) -> None:
+            if progress is not None:
+                progress(total - remaining, total)
+
+        with self._lock, closing(sqlite3.connect(path, isolation_level=None)) as target:
+            self._check_open()
+            try:
+                # One reading transaction from the first page to the last: else whatever somebody writes meanwhile
+                # would have the copy begin again.
+                self._connection.execute("BEGIN")
+                self._connection.execute(schema.LAST_EVENT).fetchall()
+                self._connection.backup(target, pages=_COPIED_PAGES, progress=tell)
+            except sqlite3.DatabaseError as error:
+                raise _translated(error, None) from error
+            finally:
+                if self._connection.in_transaction:
+                    self._connection.rollback()
 
     def checkpoint(self) -> int:
         """Sync the WAL and copy of it what readers allow. Returns the pages in it, copied or not."""

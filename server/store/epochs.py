@@ -5,6 +5,7 @@
 
 import logging
 import struct
+from contextlib import suppress
 from hashlib import blake2b
 from pathlib import Path
 from typing import NamedTuple
@@ -80,6 +81,21 @@ class EpochFiles:
         path = self._path(router, version, number)
         make_directory(path.parent)
         replace_file(path, epoch_file.pack(EpochId(router, version, number), seq, blob))
+
+    def copy(self, data_dir: Path) -> None:
+        """Copy what there is to another data directory, durably, while it is being published and thinned."""
+        stamped = self.stamped()
+        if stamped is None:
+            return
+        target = EpochFiles(data_dir)
+        target.stamp(*stamped)
+        for path in sorted(self._root.glob(f"*/*/*{_SUFFIX}")):
+            # One that is published after the stamp was read does not belong to the copy, and is discarded by it.
+            with suppress(FileNotFoundError):
+                content = path.read_bytes()
+                place = target._root / path.relative_to(self._root)
+                make_directory(place.parent)
+                replace_file(place, content)
 
     def load(self, router: str, version: str, number: int) -> tuple[int, bytes] | None:
         """(seq, blob), or None where there is no such epoch; a damaged one is logged and counts as none."""

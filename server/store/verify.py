@@ -96,6 +96,10 @@ def _search(log: Log, upto: int, progress: Progress | None) -> Iterator[Problem]
             yield event
 
     yield from audit(counted(), 0, GENESIS)
+    # Sessions may have been erased since this began.
+    for event in log.scan(upto, log.tip().seq) if emptied else ():
+        if event.kind == ERASED:
+            emptied.pop((event.router, event.session_id), None)
     for seq in sorted(emptied.values()):
         yield Problem(seq, "its private part is missing, and no erasure is logged")
     yield from log.astray(upto, decisions, requests)

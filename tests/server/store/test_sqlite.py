@@ -224,6 +224,22 @@ def test_a_process_killed_while_appending_loses_nothing_it_acknowledged(data_dir
         store.close()
 
 
+def test_what_is_erased_while_it_is_verified_is_not_damage(store: SqliteStore, make_event: MakeEvent) -> None:
+    store.append([make_event(n) for n in range(2000)])
+    event = next(event for event in store.read(1500, 500) if event.private)
+
+    def erase(verified: int, _of: int) -> None:
+        if verified == 1000:
+            store.append(
+                [NewEvent(at_us=1, kind="erased", router=event.router, session_id=event.session_id, body=b"{}")]
+            )
+            store.erase(0)
+
+    assert store.verify(erase) == []
+    erased = store.event(event.seq)
+    assert erased is not None and not erased.private
+
+
 def test_a_schema_that_sqlite_cannot_even_quote_is_damage(
     store: SqliteStore, make_event: MakeEvent, data_dir: Path
 ) -> None:

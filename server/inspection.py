@@ -1,0 +1,78 @@
+"""Verifies the whole log once after a start, in a child process beside the server.
+
+Opening a log verifies its head and its last events only, so that a server is ready soon. The child is
+`python -m server.inspection DATA_DIR`; it reads the log for itself, and says on its standard output what is wrong.
+"""
+
+import asyncio
+import logging
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+
+from server import child
+from server.store.errors import StoreDamaged
+from server.store.protocol import Problem
+from server.store.sqlite import SqliteStore
+
+_log = logging.getLogger(__name__)
+
+
+class Inspection:
+    """Runs the child, and tells if the log is damaged."""
+
+    def __init__(self, data_dir: Path, on_damage: Callable[[StoreDamaged], None]) -> None:
+        self._command = [sys.executable, "-m", "server.inspection", str(data_dir)]
+        self._on_damage = on_damage
+        self._running: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        """Starts the child."""
+        self._running = asyncio.get_running_loop().create_task(self._run())
+
+    async def stop(self) -> None:
+        """Ends the child; the next start verifies anew."""
+        if self._running is not None:
+            self._running.cancel()
+            await asyncio.gather(self._running, return_exceptions=True)
+
+    async def _run(self) -> None:
+        inspector = await asyncio.create_subprocess_exec(
+            *self._command, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
+        )
+        try:
+            said, _ = await inspector.communicate()
+        finally:
+            if inspector.returncode is None:
+                inspector.kill()
+            await inspector.wait()
+        if inspector.returncode:
+            _log.error("the log could not be verified: the process for it ended with status %s", inspector.returncode)
+            return
+        problems = msgspec.json.decode(said, type=list[Problem])
+        for problem in problems:
+            damage = StoreDamaged(problem.seq, problem.what)
+            _log.critical("the log is damaged: %s", damage)
+        if problems:
+            self._on_damage(StoreDamaged(problems[0].seq, problems[0].what))
+        else:
+            _log.info("the log has been verified from its beginning: it is whole")
+
+
+def main() -> None:
+    """Runs the child; see the module."""
+    child.live_with_parent()
+    # Whoever waits for an answer goes first.
+    os.nice(10)
+    reader = SqliteStore.open_reader(Path(sys.argv[1]))
+    try:
+        sys.stdout.buffer.write(msgspec.json.encode(reader.verify()))
+    finally:
+        reader.close()
+
+
+if __name__ == "__main__":
+    main()
