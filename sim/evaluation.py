@@ -132,38 +132,51 @@ class Evaluation:
     def anytime(self, interval: Interval) -> Interval:
         """The interval for a log that is looked at again and again as it grows."""
         n = np.array([float(self._moments.count)])
-        once = intervals.student(0.0, 1.0, self._freedom())
-        deviation = (interval.high - interval.estimate) / once.high * np.sqrt(n)
+        once = intervals.student(0.0, 1.0, self._freedom()).high
+        deviation = np.abs(np.array(interval[1:]) - interval.estimate) / once * np.sqrt(n)
         low, high = intervals.asymptotic_sequence(
-            n, np.array([interval.estimate]), deviation, rho=intervals.best_tuned_at(_TUNED_AT)
+            n, np.full(2, interval.estimate), deviation, rho=intervals.best_tuned_at(_TUNED_AT)
         )
-        return Interval(interval.estimate, float(low[0]), float(high[0]))
+        return Interval(interval.estimate, float(low[0]), float(high[1]))
 
     def _interval(self, estimate: Estimate, metric: str, *, candidate: float, baseline: float) -> Interval:
         """By the sessions' own spread, and what weighting by these propensities is bound to add to it: errors that come
-        seldom and weigh much are not in the log until they come."""
-        variance = self._moments.variance(estimate.gradient) + candidate**2 * self._unseen("", metric)
+        seldom and weigh much are not in the log until they come. Dear sessions are among them, so the interval leans to
+        where they would move the estimate."""
+        sides = [("", candidate)]
         if self._rows.has("baseline h"):
-            variance += baseline**2 * self._unseen("baseline ", metric)
+            sides.append(("baseline ", -baseline))
+        unseen = sum(factor**2 * self._unseen(who, metric) for who, factor in sides)
+        stderr = math.sqrt(self._moments.variance(estimate.gradient) + unseen)
+        third = sum(factor**3 * self._third_moment(who, metric) for who, factor in sides)
         freedom = self._freedom() if candidate or self._rows.has("baseline h") else float(self._moments.count)
-        return intervals.student(estimate.value, math.sqrt(variance), freedom)
+        return intervals.student(estimate.value, stderr, freedom, skewness=third / stderr**3 if stderr > 0.0 else 0.0)
 
     def _freedom(self) -> float:
         return max(1.0, self.trust.effective_sample_size)
 
     def _unseen(self, who: str, metric: str) -> float:
-        """By how much the variance of a side's estimate, foretold from propensities and squared errors, exceeds the one
-        found."""
+        """By how much the variance of a side's estimate, foretold from propensities, squared errors and all arms' dear
+        sessions, exceeds the one found."""
         v = self._value_usd
-        combined = {"success": (1.0, 0.0, 0.0), "cost": (0.0, 1.0, 0.0), "utility": (v * v, 1.0, -2.0 * v)}[metric]
-        mean, rows = self._mean, self._rows
-        h = float(mean[rows.at(f"{who}h")])
+        success, cost, both = (self._foretold(who, f"h2 spread{j}", 2) for j in range(3))
+        cost = max(cost, self._foretold(who, "h2 tail", 2))
+        added = {"success": success, "cost": cost, "utility": v * v * success + cost - 2.0 * v * both}[metric]
+        of_model = self._moments.variance(getattr(self._plain(f"{who}dm"), metric).gradient)
+        found = self._moments.variance(getattr(self._weighted(who), metric).gradient)
+        return max(0.0, max(0.0, added) + of_model - found)
+
+    def _third_moment(self, who: str, metric: str) -> float:
+        """Of a side's estimate, as far as dollars make it."""
+        return {"success": 0.0, "cost": 1.0, "utility": -1.0}[metric] * self._foretold(who, "h3 tail", 3)
+
+    def _foretold(self, who: str, name: str, order: int) -> float:
+        """The moment of a side's estimate that its sessions' moments come to."""
+        h = float(self._mean[self._rows.at(f"{who}h")])
         if h <= 0.0:
             return 0.0
-        added = sum(c * float(mean[rows.at(f"{who}h2 spread{j}")]) for j, c in enumerate(combined))
-        of_model = self._moments.variance(getattr(self._plain(f"{who}dm"), metric).gradient)
-        foretold = max(0.0, added) / (h * h * self._moments.count) + of_model
-        return max(0.0, foretold - self._moments.variance(getattr(self._weighted(who), metric).gradient))
+        of_session = float(self._mean[self._rows.at(f"{who}{name}")])
+        return of_session / float(h**order * self._moments.count ** (order - 1))
 
     def _weighted(self, who: str) -> Metrics:
         """The model's value, and what each step came to beyond it, self-normalised step by step."""
@@ -327,7 +340,7 @@ class _Rows:
             names += [f"{who}h", *(f"{who}{name}{m}" for name in ("h V", "dm") for m in both)]
             for t in range(steps):
                 names += [f"{who}h W{t}", *(f"{who}h W{t} e{m}" for m in both)]
-            names += [f"{who}h2 spread{j}" for j in range(3)]
+            names += [*(f"{who}h2 spread{j}" for j in range(3)), f"{who}h2 tail", f"{who}h3 tail"]
         self.steps = steps
         self.width = len(names)
         self._at = {name: i for i, name in enumerate(names)}
@@ -371,6 +384,8 @@ class _Rows:
                 put(f"{who}dm", estimators.direct(side.trajectories))
                 for j in range(3):
                     put(f"{who}h2 spread{j}", side.weight**2 * side.view.spread[:, j])
+                for order in (2, 3):
+                    put(f"{who}h{order} tail", side.weight**order * side.view.tail[:, order - 2])
         # With every success that was not told taken for 0, and for 1: the estimate is linear in it.
         here, last = np.arange(len(piece.action)), piece.last
         missing = np.isnan(piece.success)

@@ -7,6 +7,7 @@ estimates to be: it makes them narrower.
 """
 
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +15,7 @@ import numpy.typing as npt
 
 from bandit.features import Encoder, Scaling
 from sim.piece import Piece
+from sim.tails import Tails
 from sim.world import Floats
 
 SUCCESS, COST = 0, 1
@@ -46,6 +48,9 @@ class View:
     spread: Floats
     """Foretold variances and covariance (success, dollars, both) of what a session's estimate adds to V at its first
     step, given its context, shape (n_sessions, 3)."""
+    tail: Floats
+    """The same of its dollars alone, as all arms together tell of dear sessions: second and third central moment, shape
+    (n_sessions, 2)."""
 
 
 class Nuisances:
@@ -67,6 +72,7 @@ class Nuisances:
         # Squared errors (success, dollars, both) of every action at every step, and their number.
         self._errors = np.zeros((longest, n_arms + 1, 3))
         self._counts = np.zeros((longest, n_arms + 1))
+        self._tails = Tails(longest, n_arms + 1)
 
     def view(self, piece: Piece, targets: Floats) -> View:
         """What is to be said of a piece; `targets` as of a candidate, shape (n_sessions, n_steps, n_arms + 1)."""
@@ -79,7 +85,8 @@ class Nuisances:
             values=values,
             taken=taken,
             expected=expected,
-            spread=self._foretold(piece, targets)[:, 0],
+            spread=_weighted(piece, targets, self._square(), (2, 2, 2))[:, 0],
+            tail=_weighted(piece, targets, self._tails.expected(), (2, 3))[:, 0],
         )
 
     def learn(self, piece: Piece, targets: Floats, view: View, *, refit: bool) -> None:
@@ -181,22 +188,15 @@ class Nuisances:
         square[:, self._k] = (self._errors[:, self._k] + _FLAT_SQUARE) / (self._counts[:, self._k] + 1.0)[:, None]
         return square
 
-    def _foretold(self, piece: Piece, targets: Floats) -> Floats:
-        """Variance that weighting adds at each step given the state there: sum over actions of target^2 / propensity
-        times the expected squared error, shape (n_sessions, n_steps, 3)."""
-        with np.errstate(divide="ignore", invalid="ignore"):
-            factor = np.where(piece.propensities > 0.0, targets**2 / piece.propensities, 0.0)
-        square = self._square()
-        return np.stack([factor[:, step] @ square[step] for step in range(factor.shape[1])], axis=1)
-
     def _learn_errors(self, piece: Piece, targets: Floats, view: View) -> None:
-        """Squared errors in the states to which the target may come, whatever was done there. What weighting adds at
-        the next step stands as foretold there for what it happened to add."""
-        following = np.concatenate((view.expected[:, 1:], np.zeros_like(view.expected[:, :1])), axis=1)
-        error = view.reward + following - view.taken
-        foretold = self._foretold(piece, targets) * piece.there[:, :, None]
-        later = np.concatenate((foretold[:, 1:], np.zeros_like(foretold[:, :1])), axis=1)
-        square = np.stack((error[..., 0] ** 2, error[..., 1] ** 2, error[..., 0] * error[..., 1]), axis=2) + later
+        """Squared errors, and how dollars scatter, in the states to which the target may come, whatever was done there.
+        What weighting adds at the next step stands as foretold there for what it happened to add."""
+        following = _of_next(view.expected)
+        came_to = view.reward + following
+        error = came_to - view.taken
+        square = np.stack((error[..., 0] ** 2, error[..., 1] ** 2, error[..., 0] * error[..., 1]), axis=2)
+        square += _of_next(_weighted(piece, targets, self._square(), (2, 2, 2)))
+        tail = _of_next(_weighted(piece, targets, self._tails.expected(), (2, 3)))
         taken = piece.of_action(targets)
         reached = np.concatenate((np.ones_like(taken[:, :1]), np.cumprod(taken, axis=1)[:, :-1]), axis=1) > 0.0
         for step in range(piece.action.shape[1]):
@@ -205,6 +205,7 @@ class Nuisances:
             self._counts[step] += np.bincount(action, minlength=self._k + 1)
             for j in range(3):
                 self._errors[step, :, j] += np.bincount(action, weights=squares[:, j], minlength=self._k + 1)
+            self._tails.learn(step, action, came_to[at, step, COST], tail[at, step])
 
     def _fit(self) -> None:
         known = [features for piece, *_ in self._window for features in piece.known]
@@ -237,6 +238,26 @@ _POOLING = 10.0
 """Outcomes of an arm that weigh as much as those of all arms where its squared error is estimated."""
 _FLAT_SQUARE = np.array([0.25, 0.25, 0.0])
 """Squared errors that are expected before any is known."""
+
+
+def _weighted(piece: Piece, targets: Floats, moments: Floats, orders: Sequence[int]) -> Floats:
+    """What weighting makes of moments of actions' outcomes, shape (longest, n_actions, n_moments) and of the orders
+    given: at each step the sum over actions of target^m / propensity^(m - 1) times the moment of order m, shape
+    (n_sessions, n_steps, n_moments)."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratio = np.where(piece.propensities > 0.0, targets / piece.propensities, 0.0)
+    # Steps that are not there have no targets, and come to 0.
+    factor = {order: targets * ratio ** (order - 1) for order in set(orders)}
+    result = np.empty((*targets.shape[:2], len(orders)))
+    for step in range(targets.shape[1]):
+        for j, order in enumerate(orders):
+            result[:, step, j] = factor[order][:, step] @ moments[step, :, j]
+    return result
+
+
+def _of_next(of_steps: Floats) -> Floats:
+    """Of each step what stands at the next one; 0 of the last."""
+    return np.concatenate((of_steps[:, 1:], np.zeros_like(of_steps[:, :1])), axis=1)
 
 
 def _ridges(phi: Floats, action: npt.NDArray[np.int64], goal: Floats, k: int) -> Floats:

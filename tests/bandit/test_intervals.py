@@ -30,6 +30,30 @@ def test_without_an_error_the_interval_is_the_estimate() -> None:
     assert intervals.student(0.3, 0.0, 5.0) == (0.3, 0.3, 0.3)
 
 
+def test_an_interval_that_knows_of_a_long_tail_holds_the_mean_where_students_does_not() -> None:
+    rng = np.random.default_rng(3)
+    runs, n, sigma = 2_000, 40, 1.0
+    skewness = (np.exp(sigma**2) + 2.0) * np.sqrt(np.exp(sigma**2) - 1.0) / np.sqrt(n)
+    most = int(stats.binom.isf(1e-4, runs, intervals.ALPHA))
+    values = rng.lognormal(-(sigma**2) / 2.0, sigma, (runs, n))
+    means, stderrs = values.mean(axis=1), values.std(axis=1, ddof=1) / np.sqrt(n)
+
+    def missed(skewness: float) -> int:
+        found = [
+            intervals.student(mean, stderr, n - 1.0, skewness=skewness)
+            for mean, stderr in zip(means, stderrs, strict=True)
+        ]
+        return sum(not low <= 1.0 <= high for _, low, high in found)
+
+    assert missed(skewness) <= most < missed(0.0)
+
+
+def test_a_tail_moves_one_end() -> None:
+    plain, up, down = (intervals.student(0.3, 0.1, 9.0, skewness=skewness) for skewness in (0.0, 0.5, -0.5))
+    assert (up.low, down.high) == (plain.low, plain.high)
+    assert up.high - plain.high == pytest.approx(plain.low - down.low) == pytest.approx(0.1 * 0.5 * 1.447, rel=1e-3)
+
+
 def test_clipping_leaves_the_estimate() -> None:
     assert intervals.Interval(1.1, 0.9, 1.3).clipped(0.0, 1.0) == (1.1, 0.9, 1.0)
 

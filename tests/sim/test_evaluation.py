@@ -8,6 +8,7 @@ import pytest
 from scipy import stats
 
 from bandit import policy
+from bandit.intervals import Interval
 from sim.candidates import Candidate, rule
 from sim.evaluation import Evaluation, evaluate
 from sim.piece import Piece
@@ -29,7 +30,8 @@ class Adaptive:
     sessions = SESSIONS
     longest = 3
 
-    def __init__(self, seed: int, *, told: float = 1.0) -> None:
+    def __init__(self, seed: int, *, told: float = 1.0, tail: float = 0.0) -> None:
+        """Dollars are gamma, or with a `tail` log-normal with that spread of their logarithm."""
         rng = np.random.default_rng(seed)
         n, k = SESSIONS, len(ARMS)
         self.category = rng.integers(2, size=n)
@@ -51,7 +53,8 @@ class Adaptive:
                 good = rng.random() < SUCCESS[c, arm]
                 self.action[i, step], self.open_arms[i, step] = arm, untried
                 self.propensities[i, step, :k] = p
-                self.cost[i, step] = COST[c, arm] * rng.gamma(2.0, 0.5)
+                noise = rng.lognormal(-(tail**2) / 2.0, tail) if tail else rng.gamma(2.0, 0.5)
+                self.cost[i, step] = COST[c, arm] * noise
                 won[c, arm] += good
                 tried[c, arm] += 1.0
                 if good:
@@ -131,6 +134,17 @@ def test_intervals_hold_the_truth_under_adaptive_logging(
     scatter = np.std([i.estimate for i in intervals])
     half = np.median([(i.high - i.low) / 2.0 for i in intervals])
     assert half < 2.5 * 1.96 * scatter
+
+
+def test_dollars_with_a_long_tail_are_held_by_what_all_arms_tell_of_tails() -> None:
+    """An interval by what was found alone, the negative control, misses what its few sessions hold nothing of."""
+    some = [evaluate(Adaptive(seed, tail=1.8), candidate("always:c"), value_usd=5.0) for seed in range(LOGS)]
+    expected = truth("c")["cost"]
+
+    def missed(intervals: list[Interval]) -> int:
+        return sum(not low <= expected <= high for _, low, high in intervals)
+
+    assert missed([e.level("cost") for e in some]) <= MOST_MISSES < missed([e.plain(e.candidate.cost) for e in some])
 
 
 @pytest.mark.parametrize("name", CANDIDATES)
