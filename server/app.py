@@ -20,6 +20,8 @@ from server.administration import Administration
 from server.admission import Admission
 from server.archiver import Archiver
 from server.auth.access import Access
+from server.auth.tls import Tls
+from server.auth.token_file import FileTokens
 from server.closing import Closing
 from server.config import Config
 from server.convert.admin import Changes
@@ -61,7 +63,7 @@ class Address(msgspec.Struct, frozen=True):
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
-async def run(config: Config, *, listen: Address, http: Address, data_dir: Path) -> None:
+async def run(config: Config, *, listen: Address, http: Address, data_dir: Path, tls: Tls | None) -> None:
     """Serves until SIGTERM or SIGINT, then drains. Says on standard output when it is ready.
 
     Raises OSError where it cannot listen, and StoreError where the data directory cannot be used.
@@ -74,13 +76,20 @@ async def run(config: Config, *, listen: Address, http: Address, data_dir: Path)
         loop.add_signal_handler(number, stop.set)
     store = SqliteStore.open(data_dir)
     try:
-        await _serve(config, store, listen=listen, http=http, data_dir=data_dir, stop=stop)
+        await _serve(config, store, listen=listen, http=http, data_dir=data_dir, tls=tls, stop=stop)
     finally:
         store.close()
 
 
 async def _serve(
-    config: Config, store: Store, *, listen: Address, http: Address, data_dir: Path, stop: asyncio.Event
+    config: Config,
+    store: Store,
+    *,
+    listen: Address,
+    http: Address,
+    data_dir: Path,
+    tls: Tls | None,
+    stop: asyncio.Event,
 ) -> None:
     epochs = EpochFiles(data_dir)
     routers: dict[str, Router] = {}
@@ -108,7 +117,9 @@ async def _serve(
         requests = Requests(config.limits)
         routing = Routing(engine, Views(reader, epochs, routers), requests)
         closing.callback(routing.close)
-        access = Access(sessions_per_second=config.limits.sessions_per_second)
+        access = _access(config, data_dir)
+        await access.start()
+        closing.push_async_callback(access.stop)
         admission = Admission(access, config.limits)
         server = grpc.aio.server(
             # Two servers on one port would each get half of the calls.
@@ -126,7 +137,12 @@ async def _serve(
         register(events_pb2_grpc.add_EventsServicer_to_server, events, server, admission)
         health.register(server, admission)
         try:
-            grpc_port = server.add_insecure_port(str(listen))
+            if tls is None:
+                grpc_port = server.add_insecure_port(str(listen))
+            else:
+                grpc_port = server.add_secure_port(str(listen), tls.for_grpc())
+                await tls.start()
+                closing.push_async_callback(tls.stop)
         except RuntimeError as error:
             raise OSError(f"cannot listen on {listen}") from error
         keeping = Keeping(data_dir)
@@ -140,7 +156,8 @@ async def _serve(
             keeping=keeping,
             healthy=lambda: health.serving,
         )
-        pages = await web.serve(http.host, http.port, [*web.health(lambda: health.serving), *dashboard.routes()])
+        routes = [*web.health(lambda: health.serving), *dashboard.routes()]
+        pages = await web.serve(http.host, http.port, routes, tls=tls.for_http if tls is not None else None)
         closing.push_async_callback(pages.close)
         http_port = pages.port
         await fitting.start()
@@ -173,6 +190,15 @@ async def _serve(
         await health.tell(False)
         events.drain()
         await server.stop(_DRAIN_SECONDS)
+
+
+def _access(config: Config, data_dir: Path) -> Access:
+    security = config.security
+    return Access(
+        FileTokens(security.tokens_path(data_dir)) if security.tokens else None,
+        {client.name: client.grant() for client in security.clients} if security.client_ca is not None else None,
+        sessions_per_second=config.limits.sessions_per_second,
+    )
 
 
 def _keep_freed_memory() -> None:

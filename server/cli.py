@@ -24,6 +24,7 @@ _ELSEWHERE = {
     "reward": ("server.console.cli", "add_reward", "tell how an attempt or a session went"),
     "escalate": ("server.console.cli", "add_escalate", "leave the running attempt: which arm next"),
     "explain": ("server.console.cli", "add_explain", "why this model: a decision or a session in words"),
+    "tokens": ("server.auth.commands", "add_tokens", "bearer tokens: who may call a server, and what they may do"),
     "export": ("server.log_commands", "add_export", "the log as Parquet or for other projects"),
     "import": ("server.log_commands", "add_import", "an export, or other projects' logged decisions, into a log"),
     "check": ("server.log_commands", "add_check", "is the log in a data directory whole?"),
@@ -89,6 +90,10 @@ def _add_serve(commands: "argparse._SubParsersAction[_Parser]") -> None:
     serve.add_argument("--http", metavar="HOST:PORT", help="HTTP address; port 0 picks one (default 127.0.0.1:8080)")
     serve.add_argument("--data-dir", metavar="DIR", type=Path, help="where the log is kept (default pointsman-data)")
     serve.add_argument("--store", metavar="URL", help="another store than the data directory; not yet")
+    serve.add_argument("--tls-cert", metavar="FILE", help="certificate of the server, PEM: TLS on both ports")
+    serve.add_argument("--tls-key", metavar="FILE", help="its key")
+    serve.add_argument("--tls-client-ca", metavar="FILE", help="authorities of callers' certificates: mTLS")
+    serve.add_argument("--tokens", action="store_true", default=None, help="callers need a token (`pointsman tokens`)")
     serve.add_argument(
         "--insecure", action="store_true", help="allow addresses other than loopback, without TLS and authentication"
     )
@@ -99,24 +104,27 @@ def _serve(asked: argparse.Namespace) -> int:
     # Imported here: other commands need neither grpc nor the store.
     from bandit.errors import PointsmanError
     from server import app, config
+    from server.auth import setup
     from server.store.errors import StoreDamaged, StoreError
 
     if asked.store is not None:
         raise _UsageError("--store: only the data directory's own store is there in this version")
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
     try:
-        configuration = config.load(asked.config)
+        configuration, tls = setup.secured(config.load(asked.config), asked)
     except config.ConfigError as error:
         raise _UsageError(str(error)) from error
     service = configuration.service
-    listen = app.Address(*_address("--listen", asked.listen or service.listen, insecure=asked.insecure))
-    http = app.Address(*_address("--http", asked.http or service.http, insecure=asked.insecure))
+    unguarded = "" if asked.insecure else setup.missing(configuration.security)
+    listen = app.Address(*_address("--listen", asked.listen or service.listen, unguarded))
+    http = app.Address(*_address("--http", asked.http or service.http, unguarded))
     data_dir = asked.data_dir if asked.data_dir is not None else Path(service.data_dir)
     if configuration.bundled:
         arms = len(configuration.routers[0].arms)
         print(f"no --config: router 'default' with the bundled catalogue of {arms} arms", file=sys.stderr)
     try:
-        _run(app.run(configuration, listen=listen, http=http, data_dir=data_dir))
+        setup.keep_private(data_dir)
+        _run(app.run(configuration, listen=listen, http=http, data_dir=data_dir, tls=tls))
     except StoreDamaged as error:
         print(f"pointsman serve: {data_dir}: {error}", file=sys.stderr)
         return 3
@@ -135,13 +143,14 @@ def _run(service: Coroutine[Any, Any, None]) -> None:
         uvloop.run(service)
 
 
-def _address(flag: str, given: str, *, insecure: bool) -> tuple[str, int]:
+def _address(flag: str, given: str, unguarded: str) -> tuple[str, int]:
+    """Host and port; `unguarded` says what an address that is not loopback would lack."""
     host, colon, port = given.rpartition(":")
     host = host.removeprefix("[").removesuffix("]")
     if not colon or not host or not port.isascii() or not port.isdigit() or int(port) > 65535:
         raise _UsageError(f"{flag}: {given!r} is not HOST:PORT")
-    if not insecure and not _is_loopback(host):
-        raise _UsageError(f"{flag}: {host} is not loopback, and nothing guards it: give --insecure")
+    if unguarded and not _is_loopback(host):
+        raise _UsageError(f"{flag}: {host} is not loopback and needs {unguarded} in [security], or else --insecure")
     return host, int(port)
 
 

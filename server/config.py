@@ -13,6 +13,9 @@ from bandit.errors import InvalidInput
 from bandit.events import Configured
 from bandit.objective import require_whole
 from bandit.types import Arm, Failover, Figure, Mode, Objective, Price, RouterSettings, Rule
+from server.auth.grants import Grant, Scope
+from server.auth.tls import TlsFiles
+from server.auth.token_file import FILE
 from server.limits import Limits
 
 _Id = Annotated[str, msgspec.Meta(min_length=1, max_length=256, pattern=r"^[^\x00-\x1f\x7f-\x9f]+$")]
@@ -44,6 +47,64 @@ class Retention(keys.Strict, frozen=True, kw_only=True):
     """Days of the archive that are older are deleted; 0: none."""
     features_days: Annotated[float, msgspec.Meta(ge=0.0, le=1e6)] = 0.0
     """Features of sessions that have been silent for so long are erased; 0: none."""
+
+
+class Client(keys.Strict, frozen=True, kw_only=True):
+    """What the holder of a certificate may do."""
+
+    name: _Id
+    """One of the certificate's alternative names, or its common name."""
+    scopes: Annotated[tuple[Scope, ...], msgspec.Meta(min_length=1)]
+    routers: tuple[_Id, ...] | None = None
+    """None: all."""
+    sessions_per_second: keys.Positive | None = None
+
+    def grant(self) -> Grant:
+        """The same as a grant."""
+        return Grant(
+            scopes=frozenset(self.scopes),
+            routers=frozenset(self.routers) if self.routers is not None else None,
+            sessions_per_second=self.sessions_per_second,
+        )
+
+
+class Security(keys.Strict, frozen=True, kw_only=True):
+    """How the ports are guarded."""
+
+    certificate: str | None = None
+    """File of the server's certificate, PEM; with its key: TLS on both ports."""
+    key: str | None = None
+    client_ca: str | None = None
+    """File of the authorities of callers' certificates: gRPC then asks for one."""
+    tokens: bool = False
+    """Whether callers need a bearer token, or a certificate that is named here."""
+    tokens_file: str | None = None
+    """None: `tokens.json` in the data directory."""
+    clients: tuple[Client, ...] = ()
+
+    @property
+    def tls(self) -> TlsFiles | None:
+        """The files that TLS needs; None: there is none."""
+        if self.certificate is None or self.key is None:
+            return None
+        client_ca = Path(self.client_ca) if self.client_ca is not None else None
+        return TlsFiles(certificate=Path(self.certificate), key=Path(self.key), client_ca=client_ca)
+
+    def tokens_path(self, data_dir: Path) -> Path:
+        """Where the tokens are kept."""
+        return Path(self.tokens_file) if self.tokens_file is not None else data_dir / FILE
+
+    def require_whole(self) -> None:
+        """Raises InvalidInput naming the key that is missing or contradicts another."""
+        if (self.certificate is None) != (self.key is None):
+            raise InvalidInput("security.certificate" if self.key else "security.key", "required: TLS needs both")
+        if self.client_ca is not None and self.certificate is None:
+            raise InvalidInput("security.client_ca", "without a certificate of the server's own there is no TLS")
+        if self.clients and self.client_ca is None:
+            raise InvalidInput("security.clients", "are known by certificates: give client_ca")
+        if self.client_ca is not None and not self.clients and not self.tokens:
+            raise InvalidInput("security.client_ca", "nobody could call: name [[security.clients]], or set tokens")
+        _require_once("security.clients[{}].name", [client.name for client in self.clients])
 
 
 class _Figure(keys.Strict, frozen=True, kw_only=True):
@@ -142,17 +203,33 @@ class _File(keys.Strict, frozen=True, kw_only=True):
     service: Service = Service()
     limits: Limits = Limits()
     retention: Retention = Retention()
+    security: Security = Security()
     router: _Router | None = None
     routers: tuple[_Router, ...] = ()
     arms: tuple[_Arm, ...] = ()
 
 
+class Source(msgspec.Struct, frozen=True):
+    """What a configuration was read from."""
+
+    name: str
+    text: str
+
+    def place(self, field: str) -> str:
+        """Where a key stands, or what is nearest around it: file and line."""
+        line = _line(self.text, _path(field))
+        return f"{self.name}:{line}" if line else self.name
+
+
 class Config(msgspec.Struct, frozen=True, kw_only=True):
     """A whole, valid configuration."""
+
+    source: Source
 
     service: Service
     limits: Limits
     retention: Retention
+    security: Security
     routers: tuple[Configured, ...]
     bundled: bool
     """Nobody configured anything: the routers are a proposal for an empty log, and change nothing in another."""
@@ -173,14 +250,23 @@ def load(path: Path | None) -> Config:
 
 def parse(text: str, name: str, *, bundled: bool = False) -> Config:
     """The configuration in a text; `name` is what errors call it. Raises ConfigError."""
+    source = Source(name, text)
     try:
         file = keys.loads(text, _File)
         routers = _routers(file)
+        file.security.require_whole()
     except InvalidInput as error:
-        line = _line(text, _path(error.field))
-        place = f"{name}:{line}" if line else name
+        place = source.place(error.field)
         raise ConfigError(f"{place}: {error}" if error.field else f"{place}: {error.why}") from error
-    return Config(service=file.service, limits=file.limits, retention=file.retention, routers=routers, bundled=bundled)
+    return Config(
+        source=source,
+        service=file.service,
+        limits=file.limits,
+        retention=file.retention,
+        security=file.security,
+        routers=routers,
+        bundled=bundled,
+    )
 
 
 def _routers(file: _File) -> tuple[Configured, ...]:

@@ -26,6 +26,7 @@ from bandit.errors import InvalidInput, PointsmanError
 from pointsman.v1 import admin_pb2, admin_pb2_grpc, events_pb2_grpc
 from pointsman.v1 import events_pb2 as pb
 from server.archive import Archive, ArchiveError, pages, read
+from server.console import connect
 from server.console.output import Output
 from server.convert import events as convert
 from server.intake import Intake, Offered
@@ -155,6 +156,7 @@ def _add(
 def _add_place(parser: argparse.ArgumentParser, what: str) -> "argparse._MutuallyExclusiveGroup":
     place = parser.add_mutually_exclusive_group(required=True)
     place.add_argument("--server", metavar="HOST:PORT", help=f"the running server {what}")
+    connect.add_flags(parser)
     place.add_argument("--data-dir", metavar="DIR", type=Path, help=f"the data directory {what}")
     return place
 
@@ -224,8 +226,8 @@ def _of_server(asked: argparse.Namespace, after: int) -> Iterator[Sequence[Store
     request = pb.ExportEventsRequest(
         router=asked.router or "", all_routers=asked.router is None, from_sequence=after + 1
     )
-    with _channel(asked.server) as channel:
-        for chunk in events_pb2_grpc.EventsStub(channel).ExportEvents(request):
+    with _channel(asked) as channel:
+        for chunk in events_pb2_grpc.EventsStub(channel).ExportEvents(request, metadata=connect.metadata(asked)):
             yield [convert.stored(event) for event in chunk.events]
 
 
@@ -261,8 +263,10 @@ def _import(asked: argparse.Namespace, output: Output, formats: Formats) -> None
 def _require_new(asked: argparse.Namespace) -> None:
     """That the router to be made of another format's decisions is not there: its settings would be lost."""
     if asked.server:
-        with _channel(asked.server) as channel:
-            listed = admin_pb2_grpc.AdminStub(channel).ListRouters(admin_pb2.ListRoutersRequest())
+        with _channel(asked) as channel:
+            listed = admin_pb2_grpc.AdminStub(channel).ListRouters(
+                admin_pb2.ListRoutersRequest(), metadata=connect.metadata(asked)
+            )
         there = any(router.id == asked.router for router in listed.routers)
     else:
         if not (asked.data_dir / DATABASE).exists():
@@ -351,8 +355,8 @@ def _into_server(asked: argparse.Namespace, advance: _Advance) -> tuple[int, int
                 size += length
         yield request
 
-    with _channel(asked.server) as channel:
-        answer = events_pb2_grpc.EventsStub(channel).ImportEvents(requests())
+    with _channel(asked) as channel:
+        answer = events_pb2_grpc.EventsStub(channel).ImportEvents(requests(), metadata=connect.metadata(asked))
     return answer.imported, answer.skipped, answer.last_sequence
 
 
@@ -400,9 +404,9 @@ def _backup(asked: argparse.Namespace, output: Output) -> None:
 # --- what they share ---------------------------------------------------------------------------------------------
 
 
-def _channel(server: str) -> AbstractContextManager[grpc.Channel]:
+def _channel(asked: argparse.Namespace) -> AbstractContextManager[grpc.Channel]:
     # An event may be as large as the request that it came from, and a little larger.
-    return grpc.insecure_channel(server, options=[("grpc.max_receive_message_length", -1)])
+    return connect.channel(asked, [("grpc.max_receive_message_length", -1)])
 
 
 class _Bar:

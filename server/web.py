@@ -5,6 +5,7 @@ Pages are routes that whoever has them hands over: `/healthz` stands here, the d
 
 import asyncio
 import logging
+import ssl
 from collections.abc import Awaitable, Callable, Iterable
 
 from aiohttp import web
@@ -39,8 +40,8 @@ class Served:
         await self._runner.cleanup()
 
 
-async def serve(host: str, port: int, routes: Routes) -> Served:
-    """Listens and answers by `routes`. Raises OSError where it cannot listen."""
+async def serve(host: str, port: int, routes: Routes, *, tls: ssl.SSLContext | None = None) -> Served:
+    """Listens and answers by `routes`, over TLS where `tls` is given. Raises OSError where it cannot listen."""
     application = web.Application(middlewares=[_in_time], client_max_size=_MAX_BODY_BYTES)
     application.add_routes(routes)
     runner = web.AppRunner(
@@ -55,7 +56,7 @@ async def serve(host: str, port: int, routes: Routes) -> Served:
     )
     await runner.setup()
     try:
-        await web.TCPSite(runner, host, port).start()
+        await web.TCPSite(runner, host, port, ssl_context=tls).start()
     except BaseException:
         await runner.cleanup()
         raise

@@ -8,7 +8,7 @@
 """
 
 from pointsman.client import AsyncClient, Client
-from pointsman.errors import field_violations
+from pointsman.errors import field_violations, retry_seconds
 from pointsman.requests import Features, Text, select_request
 from pointsman.v1.admin_pb2 import Arm
 from pointsman.v1.routing_pb2 import (
@@ -33,5 +33,6 @@ __all__ = [
     "Text",
     "Usage",
     "field_violations",
+    "retry_seconds",
     "select_request",
 ]

@@ -1,14 +1,15 @@
 """The clients: `Client` for threads, `AsyncClient` for asyncio, alike in everything else.
 
-Both retry a call that found the service UNAVAILABLE, with the same `request_id`, so that nothing counts twice
-however often it is sent. Failed calls raise `grpc.RpcError` as it came; `field_violations` says which field
-was wrong.
+Both retry a call that found the service UNAVAILABLE, or so busy that it says when to come back, with the same
+`request_id`, so that nothing counts twice however often it is sent. Failed calls raise `grpc.RpcError` as it came;
+`field_violations` says which field was wrong.
 
 With a `baseline_arm`, a `select` that cannot reach the service answers with that arm, reason BASELINE and an
 empty `decision_id`: the choice is unlogged, and `escalate`, `report_progress` and `reward` on it do nothing.
 
 What has no method of its own is called through the stubs, with the same retries and deadline:
-`client.call(client.admin.GetRouter, GetRouterRequest())`. Other services, such as health, are on `client.channel`.
+`client.call(client.admin.GetRouter, GetRouterRequest())`. Other services, such as health and Events, are on
+`client.channel`, to be called with `metadata=client.metadata`.
 """
 
 import asyncio
@@ -23,7 +24,7 @@ import grpc
 import grpc.aio
 from google.protobuf.message import Message
 
-from pointsman import requests
+from pointsman import channels, requests
 from pointsman.requests import Features
 from pointsman.v1 import admin_pb2, admin_pb2_grpc, routing_pb2_grpc
 from pointsman.v1 import routing_pb2 as pb
@@ -32,9 +33,6 @@ _Request = TypeVar("_Request", bound=Message)
 _Response = TypeVar("_Response")
 
 _DEFAULT_TARGET = "127.0.0.1:50051"
-# grpc waits a second before it dials again, longer than the retries of a call take; a restarted server is
-# back sooner.
-_CHANNEL_OPTIONS = [("grpc.initial_reconnect_backoff_ms", 100), ("grpc.max_reconnect_backoff_ms", 2000)]
 
 
 @dataclass(frozen=True)
@@ -56,7 +54,7 @@ class _Settings:
     @property
     def metadata(self) -> tuple[tuple[str, str], ...]:
         """What goes with every call."""
-        return (("authorization", f"Bearer {self.token}"),) if self.token else ()
+        return channels.metadata(self.token)
 
 
 class Client:
@@ -71,16 +69,20 @@ class Client:
     timeout_seconds:
         Deadline of each call, its retries included; above 0.
     retries:
-        How often a call that found the service UNAVAILABLE is sent again at most; 0 or more.
+        How often a call that found the service UNAVAILABLE, or too busy, is sent again at most; 0 or more.
     baseline_arm:
-        The arm to run while the service is out of reach (UNAVAILABLE or DEADLINE_EXCEEDED). None: the error
-        is raised.
+        The arm to run while the service is out of reach (UNAVAILABLE, DEADLINE_EXCEEDED, or too busy). None: the
+        error is raised.
     token:
-        Bearer token, where the server asks for one.
+        Bearer token, where the server asks for one. ValueError where it would travel in plaintext beyond this
+        machine.
     channel:
-        A channel of the caller's, who also closes it.
+        A channel of the caller's, who also closes it and sees to it that a token is safe on it.
     credentials:
-        TLS credentials; None means plaintext. Not looked at with a `channel`.
+        TLS credentials, with a certificate of the caller's own for instance; without these and
+        `root_certificates`: plaintext. Not looked at with a `channel`.
+    root_certificates:
+        The authorities, in PEM, one of which the server's certificate has to be of: TLS.
     """
 
     def __init__(
@@ -94,16 +96,22 @@ class Client:
         token: str = "",
         channel: grpc.Channel | None = None,
         credentials: grpc.ChannelCredentials | None = None,
+        root_certificates: bytes | None = None,
     ) -> None:
         self._settings = _Settings(router, timeout_seconds, retries, baseline_arm, token)
         self._random = Random()
         self._owned = channel is None
         if channel is None:
+            credentials = channels.credentials_of(
+                target, token=token, credentials=credentials, root_certificates=root_certificates
+            )
             if credentials is None:
-                channel = grpc.insecure_channel(target, options=_CHANNEL_OPTIONS)
+                channel = grpc.insecure_channel(target, options=channels.OPTIONS)
             else:
-                channel = grpc.secure_channel(target, credentials, options=_CHANNEL_OPTIONS)
+                channel = grpc.secure_channel(target, credentials, options=channels.OPTIONS)
         self.channel = channel
+        self.metadata = self._settings.metadata
+        """What goes with every call: the token."""
         self.routing = routing_pb2_grpc.RoutingStub(channel)
         self.admin = admin_pb2_grpc.AdminStub(channel)
 
@@ -300,7 +308,7 @@ class Client:
         while True:
             left = deadline - time.monotonic()
             try:
-                return method(request, timeout=left, metadata=self._settings.metadata)
+                return method(request, timeout=left, metadata=self.metadata)
             except grpc.RpcError as error:
                 pause = requests.next_pause(error, rest, deadline - time.monotonic())
                 if pause is None:
@@ -322,16 +330,22 @@ class AsyncClient:
         token: str = "",
         channel: grpc.aio.Channel | None = None,
         credentials: grpc.ChannelCredentials | None = None,
+        root_certificates: bytes | None = None,
     ) -> None:
         self._settings = _Settings(router, timeout_seconds, retries, baseline_arm, token)
         self._random = Random()
         self._owned = channel is None
         if channel is None:
+            credentials = channels.credentials_of(
+                target, token=token, credentials=credentials, root_certificates=root_certificates
+            )
             if credentials is None:
-                channel = grpc.aio.insecure_channel(target, options=_CHANNEL_OPTIONS)
+                channel = grpc.aio.insecure_channel(target, options=channels.OPTIONS)
             else:
-                channel = grpc.aio.secure_channel(target, credentials, options=_CHANNEL_OPTIONS)
+                channel = grpc.aio.secure_channel(target, credentials, options=channels.OPTIONS)
         self.channel = channel
+        self.metadata = self._settings.metadata
+        """What goes with every call: the token."""
         self.routing = routing_pb2_grpc.RoutingStub(channel)
         self.admin = admin_pb2_grpc.AdminStub(channel)
 
@@ -502,7 +516,7 @@ class AsyncClient:
         while True:
             left = deadline - time.monotonic()
             try:
-                return await method(request, timeout=left, metadata=self._settings.metadata)
+                return await method(request, timeout=left, metadata=self.metadata)
             except grpc.RpcError as error:
                 pause = requests.next_pause(error, rest, deadline - time.monotonic())
                 if pause is None:

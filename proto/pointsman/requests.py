@@ -10,7 +10,7 @@ from typing import TypeAlias, TypeVar
 import grpc
 from google.protobuf.message import Message
 
-from pointsman.errors import code_of
+from pointsman.errors import code_of, retry_seconds
 from pointsman.v1 import routing_pb2 as pb
 
 _Message = TypeVar("_Message", bound=Message)
@@ -215,8 +215,8 @@ def baseline(request: pb.SelectRequest, arm: str | None) -> pb.SelectResponse | 
 
 
 def is_out_of_reach(error: grpc.RpcError) -> bool:
-    """Whether the service did not answer, as against answering no."""
-    return code_of(error) in _OUT_OF_REACH
+    """Whether the service did not answer, as against answering no; one that is too busy did not."""
+    return code_of(error) in _OUT_OF_REACH or retry_seconds(error) is not None
 
 
 def batch_baselines(
@@ -247,9 +247,13 @@ def pauses(retries: int, random: Random) -> Iterator[float]:
 def next_pause(error: grpc.RpcError, rest: Iterator[float], seconds_left: float) -> float | None:
     """The seconds to wait before calling again, or None when the error stands.
 
-    Only UNAVAILABLE is worth another call, and only one that can begin before the deadline.
+    Only UNAVAILABLE, and what says when to come back, is worth another call, and only one that can begin before the
+    deadline.
     """
-    if code_of(error) is not grpc.StatusCode.UNAVAILABLE:
+    asked = retry_seconds(error)
+    if asked is None and code_of(error) is not grpc.StatusCode.UNAVAILABLE:
         return None
-    pause = next(rest, None)
+    if (pause := next(rest, None)) is not None:
+        # Later than asked: all whom the server sends away would come back at the same moment.
+        pause += max(asked or 0.0, 0.0)
     return pause if pause is not None and pause < seconds_left else None

@@ -17,7 +17,7 @@ from google.protobuf.message import Message
 from bandit.errors import InvalidInput
 from pointsman import Client, field_violations
 from pointsman.errors import code_of
-from server.console import arguments
+from server.console import arguments, connect
 from server.console.output import Output
 from server.words import plain
 
@@ -37,6 +37,7 @@ def add(subparsers: Subparsers, name: str, command: Command, description: str) -
         type=_address,
         help=f"default: the variable {_SERVER_VARIABLE}, else {_DEFAULT_SERVER}",
     )
+    connect.add_flags(parser)
     parser.add_argument("--router", metavar="ID", type=arguments.word, help="default: the router `default`")
     parser.add_argument("--timeout", metavar="SECONDS", type=arguments.deadline, default=5.0, help="of each call (5)")
     parser.add_argument(
@@ -54,7 +55,8 @@ def _run(asked: argparse.Namespace, command: Command) -> int:
     try:
         asked.server = asked.server or _server_of_the_environment()
         output = Output(asked.json)
-        with Client(asked.server, timeout_seconds=asked.timeout) as client:
+        credentials, token = connect.credentials(asked), connect.token(asked)
+        with Client(asked.server, timeout_seconds=asked.timeout, token=token, credentials=credentials) as client:
             command(asked, client, output)
         return 0
     except InvalidInput as error:

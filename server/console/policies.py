@@ -164,7 +164,8 @@ def _agreements(router: str, client: Client, timeout_seconds: float) -> list[Agr
     first = max(1, told.last_sequence - _WINDOW + 1)
     request = events_pb2.ExportEventsRequest(router=told.id, from_sequence=first)
     try:
-        pieces = events_pb2_grpc.EventsStub(client.channel).ExportEvents(request, timeout=timeout_seconds)
+        stub = events_pb2_grpc.EventsStub(client.channel)
+        pieces = stub.ExportEvents(request, timeout=timeout_seconds, metadata=client.metadata)
         return agreement.compare(
             (event.session_id, record.decode(event.kind, event.body, event.private).event)
             for piece in pieces

@@ -63,7 +63,8 @@ def _evidence(client: Client, router: admin_pb2.Router, timeout_seconds: float) 
     first = max(1, router.last_sequence - learning.WINDOW + 1)
     request = events_pb2.ExportEventsRequest(router=router.id, from_sequence=first)
     try:
-        pieces = events_pb2_grpc.EventsStub(client.channel).ExportEvents(request, timeout=timeout_seconds)
+        stub = events_pb2_grpc.EventsStub(client.channel)
+        pieces = stub.ExportEvents(request, timeout=timeout_seconds, metadata=client.metadata)
         return learning.evidence(event for piece in pieces for event in piece.events)
     except grpc.RpcError as error:
         if code_of(error) in (grpc.StatusCode.UNIMPLEMENTED, grpc.StatusCode.PERMISSION_DENIED):

@@ -13,19 +13,25 @@ def fsync_directory(path: Path) -> None:
         os.close(fd)
 
 
-def make_directory(path: Path) -> None:
-    """Create a directory and its parents, each entry durable. An existing one is left alone."""
+def make_directory(path: Path, *, mode: int = 0o777) -> None:
+    """Create a directory and its parents, each entry durable. An existing one is left alone.
+
+    `mode` are the permissions of the directory itself, before the umask.
+    """
     if path.is_dir():
         return
     make_directory(path.parent)
-    path.mkdir(exist_ok=True)
+    path.mkdir(mode, exist_ok=True)
     fsync_directory(path.parent)
 
 
-def replace_file(path: Path, content: bytes) -> None:
-    """Put `content` at `path`, durably: after a crash there is the old file or the new one, whole."""
+def replace_file(path: Path, content: bytes, *, mode: int = 0o666) -> None:
+    """Put `content` at `path`, durably: after a crash there is the old file or the new one, whole.
+
+    `mode` are the permissions of the new file, before the umask.
+    """
     temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("wb") as file:
+    with open(temporary, "wb", opener=lambda name, flags: os.open(name, flags, mode)) as file:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
