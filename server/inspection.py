@@ -9,6 +9,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import msgspec
@@ -69,7 +70,10 @@ def main() -> None:
     os.nice(10)
     reader = SqliteStore.open_reader(Path(sys.argv[1]))
     try:
-        sys.stdout.buffer.write(msgspec.json.encode(reader.verify()))
+        found = msgspec.json.encode(reader.verify())
+        # Nobody to tell: the parent is gone.
+        with suppress(BrokenPipeError):
+            os.write(1, found)
     finally:
         reader.close()
 

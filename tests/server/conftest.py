@@ -5,9 +5,10 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from typing import TextIO
 
 import grpc
 import pytest
@@ -36,13 +37,22 @@ _READY = re.compile(r"pointsman ready grpc=(\S+) http=(\S+)")
 class Server:
     """One `pointsman serve`, from its ready line on."""
 
-    def __init__(self, data_dir: Path, *flags: str, environment: Mapping[str, str] | None = None) -> None:
-        """`environment` is what the process is started with; None: this one's."""
+    def __init__(
+        self,
+        data_dir: Path,
+        *flags: str,
+        module: Sequence[str] = ("server.cli",),
+        environment: Mapping[str, str] | None = None,
+        stderr: TextIO | None = None,
+    ) -> None:
+        """`module` is what to run, `environment` and `stderr` are those of the process; None: this one's."""
         self.data_dir = data_dir
-        command = [sys.executable, "-m", "server.cli", "serve", "--data-dir", str(data_dir)]
+        command = [sys.executable, "-m", *module, "serve", "--data-dir", str(data_dir)]
         for flag in ("--listen", "--http"):
             command += [] if flag in flags else [flag, "127.0.0.1:0"]
-        self.process = subprocess.Popen([*command, *flags], stdout=subprocess.PIPE, text=True, env=environment)
+        self.process = subprocess.Popen(
+            [*command, *flags], stdout=subprocess.PIPE, text=True, env=environment, stderr=stderr
+        )
         assert self.process.stdout is not None
         ready = _READY.match(self.process.stdout.readline())
         if ready is None:
