@@ -132,6 +132,12 @@ class Moments:
         self._total += rows.sum(axis=0)
         self._cross += rows.T @ rows
 
+    def merge(self, other: "Moments") -> None:
+        """Takes in the rows that another one has."""
+        self.count += other.count
+        self._total += other._total
+        self._cross += other._cross
+
     @property
     def mean(self) -> Floats:
         """Means of the columns, shape (width,). There must be a row."""

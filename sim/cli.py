@@ -19,6 +19,7 @@ from bandit.errors import InvalidInput
 from bandit.types import Arm, RouterSettings
 from sim import compare, outcomes, references, runner, spread, struggling, study, synthetic, tables
 from sim.result import OptimumResult, Result
+from sim.workers import cores
 from sim.world import Terms, World, every_arm, shares
 
 
@@ -64,11 +65,7 @@ def add_simulate(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser
         "--sessions", metavar="N", type=_count, help="draw N tasks with replacement (default: each task once)"
     )
     parser.add_argument("--seeds", metavar="N", type=_count, default=20, help="independent runs of each policy (20)")
-    spreading = parser.add_mutually_exclusive_group()
-    spreading.add_argument("--jobs", metavar="N", type=_count, help="processes (default: one a core)")
-    spreading.add_argument(
-        "--ray", metavar="ADDRESS", help="spread over a Ray cluster instead: local, auto, or its address (extra: ray)"
-    )
+    add_spreading(parser)
     parser.add_argument("--json", metavar="FILE", help="write the result as JSON; - is standard output")
     parser.add_argument(
         "--delay",
@@ -82,6 +79,15 @@ def add_simulate(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser
     )
     parser.add_argument(
         "--report", metavar="DIR", type=Path, help="write a report: DIR/report.html, one file, and its pictures"
+    )
+
+
+def add_spreading(parser: argparse.ArgumentParser) -> None:
+    """Adds `--jobs` and `--ray`: where the work is done."""
+    spreading = parser.add_mutually_exclusive_group()
+    spreading.add_argument("--jobs", metavar="N", type=_count, help="processes (default: one a core)")
+    spreading.add_argument(
+        "--ray", metavar="ADDRESS", help="spread over a Ray cluster instead: local, auto, or its address (extra: ray)"
     )
 
 
@@ -132,7 +138,7 @@ def _simulate(args: argparse.Namespace) -> Result:
             routers,
             seeds=args.seeds,
             sessions=args.sessions,
-            jobs=args.jobs or spread.cores(),
+            jobs=args.jobs or cores(),
             ray=args.ray,
             on_run=lambda: progress.advance(bar),
             log=args.log,

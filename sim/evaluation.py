@@ -1,8 +1,6 @@
 """Off-policy evaluation of one candidate on a log: estimates, their errors, and whether the log can be trusted.
 
-One pass, in the order of the log. What a session contributes is a row of numbers; estimates are functions of the
-rows' means, so nothing is kept but sums. Everything that a session's row leans on, the model and the session's
-weight among the others, was settled by sessions before it.
+What a session contributes is a row of numbers; estimates are functions of the rows' means, so nothing is kept but sums.
 """
 
 import math
@@ -15,13 +13,10 @@ from scipy import special
 from bandit import estimators, intervals
 from bandit.estimators import Estimate, Moments, Trajectories
 from bandit.intervals import Interval
-from sim.candidates import Candidate
-from sim.nuisances import COST, SUCCESS, Nuisances, View
-from sim.piece import Bools, Ints, Logged, Piece
+from sim.nuisances import COST, SUCCESS, View
+from sim.piece import Bools, Ints, Piece
 from sim.world import Floats
 
-_FIRST_BLOCK, _GROWTH = 32, 1.5
-"""Sessions of the first block, and how the log grows from one refit to the next."""
 _SWITCHES = (2.0, 5.0, 20.0, 100.0)
 _STRENGTHS = (1.0, 10.0, 100.0, 1000.0)
 _TUNED_AT = 2_000
@@ -73,7 +68,7 @@ class Trust:
 class Evaluation:
     """What was found about a candidate. Estimates are made on demand, with the errors of all together."""
 
-    def __init__(self, rows: "_Rows", moments: Moments, trust: Trust, value_usd: float) -> None:
+    def __init__(self, rows: "Rows", moments: Moments, trust: Trust, value_usd: float) -> None:
         self.trust = trust
         self._rows = rows
         self._moments = moments
@@ -214,39 +209,9 @@ class Evaluation:
         return min(choices, key=squared_error)
 
 
-def evaluate(
-    log: Logged,
-    candidate: Candidate,
-    *,
-    value_usd: float,
-    baseline: Candidate | None = None,
-    on_sessions: Callable[[int], None] = lambda _n: None,
-) -> Evaluation:
-    """Scores a candidate on the sessions from `candidate.begins` on (and from the baseline's); without a baseline it is
-    compared with what was logged. `on_sessions` is told of sessions that are done."""
-    rows = _Rows(log.longest, with_baseline=baseline is not None)
-    begins = max(candidate.begins, baseline.begins if baseline is not None else 0)
-    moments, tally = Moments(rows.width), _Tally(len(log.arms) + 1)
-    sides = [_Side(log, candidate, value_usd)] + ([_Side(log, baseline, value_usd)] if baseline is not None else [])
-    cuts = _cuts(log.sessions)
-    for piece in log.pieces([begins, *cuts]):
-        refit = piece.first + len(piece.action) in cuts
-        seen = [side.look(piece, refit=refit) for side in sides]
-        if piece.first >= begins:
-            # Where a session begins with what its user had pinned there was nothing to decide.
-            free = ~piece.pinned[:, 0]
-            moments.add(rows.of(piece, *seen)[free])
-            tally.add(piece, seen[0], free)
-        on_sessions(len(piece.action))
-    if not moments.count:
-        # All rows are 0 then, and so are the estimates.
-        moments.add(np.zeros((1, rows.width)))
-    return Evaluation(rows, moments, tally.trust(), value_usd)
-
-
 @dataclass(frozen=True, kw_only=True, eq=False)
-class _Seen:
-    """One side's view of a piece."""
+class Seen:
+    """A piece as a policy sees it: what it would have done, what the model says of that, and what came of it."""
 
     targets: Floats
     view: View
@@ -255,73 +220,7 @@ class _Seen:
     """Of each session among the others, h."""
 
 
-class _Side:
-    """A policy, and the model that its estimate leans on."""
-
-    def __init__(self, log: Logged, candidate: Candidate, value_usd: float) -> None:
-        self._candidate = candidate
-        self._nuisances = Nuisances(len(log.arms), log.longest)
-        self._value_usd = value_usd
-
-    def look(self, piece: Piece, *, refit: bool) -> _Seen:
-        targets = self._candidate.targets(piece)
-        # A pinned arm is taken whatever the policy.
-        targets = np.where(piece.pinned[:, :, None], piece.propensities, targets)
-        view = self._nuisances.view(piece, targets)
-        seen = _Seen(
-            targets=targets, view=view, trajectories=_trajectories(piece, targets, view), weight=self._weight(view)
-        )
-        self._nuisances.learn(piece, targets, view, refit=refit)
-        return seen
-
-    def _weight(self, view: View) -> float:
-        """One over the foretold standard deviation of a session's estimate: sessions of a time when the log hardly
-        did what the candidate does count less. Hadad, Hirshberg, Zhan, Wager and Athey (2021), Confidence intervals for
-        policy evaluation in adaptive experiments, PNAS 118(15); variance-stabilising weights, by block."""
-        success, cost, both = view.spread.mean(axis=0).tolist()
-        v = self._value_usd
-        return float(1.0 / math.sqrt(max(v * v * success + cost - 2.0 * v * both, 1e-12)))
-
-
-def _trajectories(piece: Piece, targets: Floats, view: View) -> Trajectories:
-    """What the estimators are given.
-
-    Where the target gives up and the log never would have, nothing need be seen of it: giving up costs nothing and
-    leaves the last attempt's outcome as it is. So that share of the target's is settled at once, by what is known of
-    alarms, instead of being unsupported.
-    """
-    target, logged = piece.of_action(targets), piece.of_action(piece.propensities)
-    # A chance of 0 that was taken all the same is a defect of the log; it shows in its diagnostics.
-    ratio = np.where(piece.there, target / np.maximum(logged, 1e-9), 1.0)
-    settled = np.where(piece.propensities[:, :, -1] > 0.0, 0.0, targets[:, :, -1])
-    return Trajectories(
-        ratio=ratio,
-        reward=view.reward,
-        taken=view.taken,
-        expected=view.expected,
-        settled=settled,
-        settled_reward=settled[:, :, None] * view.values[:, :, -1],
-    )
-
-
-def _foretold_square(piece: Piece, seen: "_Seen") -> Floats:
-    """The variance of a session's weight given what was known before each of its lotteries, shape (n_sessions,)."""
-    p, targets = piece.propensities, seen.targets
-    with np.errstate(divide="ignore", invalid="ignore"):
-        square = np.where(p > 0.0, targets**2 / p, 0.0).sum(axis=2)
-    mean = np.where(p > 0.0, targets, 0.0).sum(axis=2)
-    return np.asarray((seen.trajectories.reached() ** 2 * np.where(piece.there, square - mean**2, 0.0)).sum(axis=1))
-
-
-def _cuts(sessions: int) -> set[int]:
-    cuts, at = set(), float(_FIRST_BLOCK)
-    while at < sessions:
-        cuts.add(int(at))
-        at *= _GROWTH
-    return cuts
-
-
-class _Rows:
+class Rows:
     """What a session contributes, as columns with names."""
 
     def __init__(self, steps: int, *, with_baseline: bool) -> None:
@@ -353,7 +252,7 @@ class _Rows:
         """Whether there is such a column."""
         return name in self._at
 
-    def of(self, piece: Piece, candidate: _Seen, baseline: _Seen | None = None) -> Floats:
+    def of(self, piece: Piece, candidate: Seen, baseline: Seen | None = None) -> Floats:
         """The rows of a piece, shape (n_sessions, width)."""
         rows = np.zeros((len(piece.action), self.width), order="F")
 
@@ -397,7 +296,7 @@ class _Rows:
         put("h dr all", candidate.weight * (none + weights[here, last] * missing))
         return rows
 
-    def _put_robust(self, who: str, side: _Seen, put: Callable[[str, Floats], None]) -> None:
+    def _put_robust(self, who: str, side: Seen, put: Callable[[str, Floats], None]) -> None:
         t, h = side.trajectories, side.weight
         put(f"{who}h V", h * estimators.direct(t))
         weights, mass, errors = t.weights(), t.mass(), t.errors()
@@ -407,7 +306,7 @@ class _Rows:
                 put(f"{who}h W{step} e", h * weights[:, step, None] * errors[:, step])
 
 
-class _Tally:
+class Tally:
     """Counts that tell what the log is worth."""
 
     def __init__(self, n_actions: int) -> None:
@@ -417,7 +316,14 @@ class _Tally:
         self._gap = np.zeros(n_actions)
         self._covariance = np.zeros((n_actions, n_actions))
 
-    def add(self, piece: Piece, seen: "_Seen", free: Bools) -> None:
+    def merge(self, other: "Tally") -> None:
+        """Takes in what another one counted of other sessions."""
+        for name, theirs in vars(other).items():
+            mine = getattr(self, name)
+            both = max(mine, theirs) if name == "_largest" else min(mine, theirs) if name == "_least" else mine + theirs
+            setattr(self, name, both)
+
+    def add(self, piece: Piece, seen: Seen, free: Bools) -> None:
         """Takes in a piece; `free` are the sessions that count."""
         there = piece.there & free[:, None]
         drawn = there & ~piece.pinned
@@ -475,3 +381,12 @@ class _Tally:
             return 1.0
         statistic = float((np.square(vectors[:, real].T @ self._gap) / values[real]).sum())
         return float(special.chdtrc(int(real.sum()), statistic))
+
+
+def _foretold_square(piece: Piece, seen: Seen) -> Floats:
+    """The variance of a session's weight given what was known before each of its lotteries, shape (n_sessions,)."""
+    p, targets = piece.propensities, seen.targets
+    with np.errstate(divide="ignore", invalid="ignore"):
+        square = np.where(p > 0.0, targets**2 / p, 0.0).sum(axis=2)
+    mean = np.where(p > 0.0, targets, 0.0).sum(axis=2)
+    return np.asarray((seen.trajectories.reached() ** 2 * np.where(piece.there, square - mean**2, 0.0)).sum(axis=1))

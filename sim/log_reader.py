@@ -1,6 +1,5 @@
 """A log that has been put together, read in pieces as arrays, or event by event."""
 
-import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,15 +58,13 @@ class Reader:
         """Reads no more."""
         self._duck.close()
 
-    def pieces(self, at: Sequence[int]) -> Iterator[Piece]:
-        """The sessions, cut at the numbers `at` and wherever memory demands it."""
-        most = max(1, _NUMBERS_IN_PIECE // (self.longest * (len(self.arms) + 1)))
-        cuts = sorted({0, self.sessions, *(cut for cut in at if 0 < cut < self.sessions)})
-        for begin, end in itertools.pairwise(cuts):
-            for first in range(begin, end, most):
-                yield self._piece(first, min(first + most, end))
+    @property
+    def largest_piece(self) -> int:
+        """Sessions that are read together at most."""
+        return max(1, _NUMBERS_IN_PIECE // (self.longest * (len(self.arms) + 1)))
 
-    def _piece(self, first: int, end: int) -> Piece:
+    def piece(self, first: int, end: int) -> Piece:
+        """The sessions from number `first` up to before `end`, of which there must be one."""
         columns = self._duck.execute(
             "SELECT * FROM read_parquet(?) WHERE session >= ? AND session < ?", [str(self._tables.steps), first, end]
         ).fetchnumpy()

@@ -1,6 +1,5 @@
 """Logged sessions as arrays: what estimates off-policy are made from."""
 
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -85,6 +84,11 @@ class Logged(Protocol):
         """The most steps of a session."""
         ...
 
-    def pieces(self, at: Sequence[int]) -> Iterator[Piece]:
-        """The sessions, cut at the numbers `at` and wherever memory demands it."""
+    @property
+    def largest_piece(self) -> int:
+        """Sessions that are read together at most."""
+        ...
+
+    def piece(self, first: int, end: int) -> Piece:
+        """The sessions from number `first` up to before `end`."""
         ...

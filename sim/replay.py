@@ -15,7 +15,7 @@ from bandit.intervals import Interval
 from bandit.learner import Learner
 from bandit.types import Mode, RouterSettings
 from sim.candidates import Candidate, Learned, rule
-from sim.evaluation import Evaluation, Metrics, Trust, evaluate
+from sim.evaluation import Evaluation, Metrics, Trust
 from sim.logged import Log
 from sim.replay_result import (
     CandidateResult,
@@ -26,6 +26,7 @@ from sim.replay_result import (
     Missing,
     ReplayResult,
 )
+from sim.scoring import evaluate_all
 
 _LEAST_SAMPLE = 500
 """Effective sessions below which no gate decides: intervals by the central limit theorem covered 79 % at 78."""
@@ -46,21 +47,27 @@ class Asked:
     gate: str | None = None
 
 
-def replay(log: Log, asked: Asked, *, on_sessions: Callable[[int], None] = lambda _n: None) -> ReplayResult:
-    """Scores every candidate. `on_sessions` is told of sessions that are done, each once a candidate.
+def replay(
+    log: Log,
+    asked: Asked,
+    *,
+    jobs: int = 1,
+    ray: str | None = None,
+    on_sessions: Callable[[int], None] = lambda _n: None,
+) -> ReplayResult:
+    """Scores every candidate. `jobs` and `ray` are as in `workers.working` and change nothing in it; `on_sessions` is
+    told of sessions that are done.
 
-    Raises InvalidInput naming `--candidate`, `--baseline`, `--gate` or `--events`.
+    Raises InvalidInput naming `--candidate`, `--baseline`, `--gate`, `--ray` or `--events`.
     """
     conditions = gate.parse(asked.gate, "--gate") if asked.gate is not None else None
     baseline = None
     if asked.baseline != _LOGGED:
         baseline = candidate(log, asked.baseline, asked.value_usd, "--baseline")
-    # All of them first: what is refused should not cost the time of the others.
     candidates = [candidate(log, name, asked.value_usd, "--candidate") for name in asked.candidates]
-    found = [
-        evaluate(log, each, value_usd=asked.value_usd, baseline=baseline, on_sessions=on_sessions)
-        for each in candidates
-    ]
+    found = evaluate_all(
+        log, candidates, value_usd=asked.value_usd, baseline=baseline, jobs=jobs, ray=ray, on_sessions=on_sessions
+    )
     results = tuple(_result(each, evaluation, conditions) for each, evaluation in zip(candidates, found, strict=True))
     first = found[0]
     return ReplayResult(

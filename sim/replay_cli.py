@@ -5,6 +5,7 @@ fails it; 4 where none fails it and one is undecided.
 """
 
 import argparse
+import functools
 import sys
 from pathlib import Path
 
@@ -14,11 +15,11 @@ from rich.console import Console
 from bandit import policy as policies
 from bandit.errors import InvalidInput
 from sim import replay_tables
-from sim.cli import above_zero, check_writable, imported, progress_bar
+from sim.cli import above_zero, add_spreading, check_writable, imported, progress_bar
 from sim.logged import Log
 from sim.replay import Asked, replay
 from sim.replay_result import ReplayResult
-from sim.spread import cores
+from sim.workers import cores
 
 
 def add_replay(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -45,6 +46,7 @@ def add_replay(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]"
     parser.add_argument(
         "--gate", metavar="EXPR", help="'success|cost|utility >=|<= [number *] baseline [+|- number]', joined by 'and'"
     )
+    add_spreading(parser)
     parser.add_argument("--report", metavar="DIR", type=Path, help="write a page with pictures: DIR/report.html")
     parser.add_argument("--json", metavar="FILE", help="write the result as JSON; - is standard output")
 
@@ -76,9 +78,11 @@ def _replay(args: argparse.Namespace) -> ReplayResult:
     if args.report is not None:
         imported("report_folder").check(args.report)
     with progress_bar() as progress:
-        with Log(args.events, router=args.router, threads=cores()) as log:
-            sessions = progress.add_task("sessions", total=len(args.candidate) * log.sessions)
-            result = replay(log, asked, on_sessions=lambda n: progress.advance(sessions, n))
+        jobs = args.jobs or cores()
+        with Log(args.events, router=args.router, threads=jobs) as log:
+            sessions = progress.add_task("sessions", total=log.sessions)
+            advance = functools.partial(progress.advance, sessions)
+            result = replay(log, asked, jobs=jobs, ray=args.ray, on_sessions=advance)
         if args.report is not None:
             report = imported("replay_report")
             pictures = progress.add_task("pictures", total=len(report.plan(result)))

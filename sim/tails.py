@@ -24,6 +24,13 @@ class Tails:
         self._powers = np.zeros((n_steps, n_actions, 3))
         self._added = np.zeros((n_steps, n_actions, 2))
 
+    def __add__(self, other: "Tails") -> "Tails":
+        both = Tails(*self._count.shape)
+        both._count = self._count + other._count
+        both._powers = self._powers + other._powers
+        both._added = self._added + other._added
+        return both
+
     def learn(self, step: int, action: Ints, usd: Floats, added: Floats) -> None:
         """Takes in what actions at a step came to in dollars, shape (n,), and by how much that is foretold to scatter
         in what follows: its second and third central moment, shape (n, 2)."""

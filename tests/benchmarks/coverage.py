@@ -26,10 +26,10 @@ from bandit.session import Session, apply
 from bandit.types import EscalationReason, RouterSettings
 from sim import references, runner
 from sim.candidates import Learned
-from sim.evaluation import evaluate
 from sim.event_log import EventLog
 from sim.logged import Log
 from sim.replay import candidate as candidate_of
+from sim.scoring import evaluate
 from sim.world import Table, Terms
 from tests.benchmarks import measured, sheets
 from tests.benchmarks.sheets import Row, Sheet

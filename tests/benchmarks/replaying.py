@@ -10,7 +10,7 @@ import duckdb
 
 from sim.logged import Log
 from sim.replay import Asked, replay
-from sim.spread import cores
+from sim.workers import cores
 
 ARMS = 8
 CANDIDATE = "ladder:arm-1>arm-5"
@@ -27,7 +27,7 @@ def measure(sessions: int) -> dict[str, float]:
 def _replay(folder: str) -> dict[str, float]:
     began = time.perf_counter()
     with Log(Path(folder), threads=cores()) as log:
-        replay(log, Asked(candidates=[CANDIDATE]))
+        replay(log, Asked(candidates=[CANDIDATE]), jobs=cores())
         decisions = log.decisions
     seconds = time.perf_counter() - began
     return {

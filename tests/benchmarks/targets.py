@@ -15,7 +15,7 @@ import numpy as np
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from sim import compare, spread
+from sim import compare, workers
 from sim.references import Expected
 from sim.result import Result
 from sim.runner import Run
@@ -338,7 +338,7 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--splits", type=int, default=20, help="random splits into halves (20)")
     parser.add_argument("--quick", action="store_true", help="2 seeds and 2 splits, to see that it works")
-    parser.add_argument("--jobs", type=int, default=spread.cores(), help="processes (one a core)")
+    parser.add_argument("--jobs", type=int, default=workers.cores(), help="processes (one a core)")
     parser.add_argument("--markdown", type=Path, help="write the tables there as well")
     parser.add_argument("--json", type=Path, help="write the numbers there as well")
     given = parser.parse_args()

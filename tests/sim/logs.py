@@ -55,5 +55,4 @@ def folded(events: list[Timed]) -> list[Session]:
 
 
 def whole(log: Log) -> Piece:
-    (piece,) = log.pieces([])
-    return piece
+    return log.piece(0, log.sessions)

@@ -1,8 +1,5 @@
 """Whether intervals hold the truth they are to hold: by simulation, under logs of a policy that learns."""
 
-import itertools
-from collections.abc import Iterator, Sequence
-
 import numpy as np
 import pytest
 from scipy import stats
@@ -10,8 +7,9 @@ from scipy import stats
 from bandit import policy
 from bandit.intervals import Interval
 from sim.candidates import Candidate, rule
-from sim.evaluation import Evaluation, evaluate
+from sim.evaluation import Evaluation
 from sim.piece import Piece
+from sim.scoring import evaluate
 
 ARMS = ("a", "b", "c", "d")
 SUCCESS = np.array([[0.3, 0.5, 0.7, 0.6], [0.8, 0.4, 0.5, 0.75]])
@@ -29,6 +27,7 @@ class Adaptive:
     arms = ARMS
     sessions = SESSIONS
     longest = 3
+    largest_piece = SESSIONS
 
     def __init__(self, seed: int, *, told: float = 1.0, tail: float = 0.0) -> None:
         """Dollars are gamma, or with a `tail` log-normal with that spread of their logarithm."""
@@ -65,32 +64,30 @@ class Adaptive:
                 self.action[i, 2], self.propensities[i, 2, k] = k, 1.0
         self.success[rng.random(n) >= told] = np.nan
 
-    def pieces(self, at: Sequence[int]) -> Iterator[Piece]:
-        cuts = sorted({0, SESSIONS, *(cut for cut in at if 0 < cut < SESSIONS)})
-        for first, end in itertools.pairwise(cuts):
-            part = slice(first, end)
-            there = self.action[part] >= 0
-            k = len(ARMS)
-            failed = np.zeros((end - first, 3, k), bool)
-            for step in (1, 2):
-                rows = np.flatnonzero(there[:, step])
-                failed[rows, step] = failed[rows, step - 1]
-                failed[rows, step, self.action[part][rows, step - 1]] = True
-            steps = np.arange(3)[None, :]
-            yield Piece(
-                first=first,
-                action=self.action[part],
-                propensities=self.propensities[part],
-                open_arms=self.open_arms[part],
-                alarms=np.where(there, steps, 0),
-                may_stop=there & (steps > 0),
-                pinned=np.zeros_like(there),
-                alarmed=failed,
-                features=np.repeat(self.category[part][:, None], 3, axis=1),
-                known=({"category": "x"}, {"category": "y"}),
-                cost_usd=self.cost[part],
-                success=self.success[part],
-            )
+    def piece(self, first: int, end: int) -> Piece:
+        part = slice(first, end)
+        there = self.action[part] >= 0
+        k = len(ARMS)
+        failed = np.zeros((end - first, 3, k), bool)
+        for step in (1, 2):
+            rows = np.flatnonzero(there[:, step])
+            failed[rows, step] = failed[rows, step - 1]
+            failed[rows, step, self.action[part][rows, step - 1]] = True
+        steps = np.arange(3)[None, :]
+        return Piece(
+            first=first,
+            action=self.action[part],
+            propensities=self.propensities[part],
+            open_arms=self.open_arms[part],
+            alarms=np.where(there, steps, 0),
+            may_stop=there & (steps > 0),
+            pinned=np.zeros_like(there),
+            alarmed=failed,
+            features=np.repeat(self.category[part][:, None], 3, axis=1),
+            known=({"category": "x"}, {"category": "y"}),
+            cost_usd=self.cost[part],
+            success=self.success[part],
+        )
 
 
 def candidate(name: str) -> Candidate:

@@ -3,15 +3,22 @@
 import os
 import signal
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
+from bandit import policy
 from bandit.errors import InvalidInput
 from server.cli import main
-from sim import ray_cluster, runner, spread
-from sim.world import Terms
-from tests.sim.logs import world
+from sim import log_reader, ray_cluster, runner, spread
+from sim.candidates import rule
+from sim.logged import Log
+from sim.piece import Piece
+from sim.scoring import evaluate_all
+from sim.world import Floats, Terms
+from tests.sim.logs import ARMS, events_of, world, write
 
 ray = pytest.importorskip("ray", reason="ray is an extra: pip install 'pointsman[ray]'")
 
@@ -34,17 +41,24 @@ def _slowly(_given: None, number: int) -> int:
 
 
 def _refuse(_given: None, number: int) -> int:
-    raise InvalidInput("number", f"{number} is refused")
+    if number == 3:
+        raise InvalidInput("number", f"{number} is refused")
+    return number
+
+
+def on_cluster(
+    address: str, function: Callable[..., int], given: object, numbers: int, told: Callable[[int], None]
+) -> dict[int, int]:
+    with ray_cluster.connected(address, function, given) as cluster:
+        return cluster.run({n: (n,) for n in range(numbers)}, on_result=told)
 
 
 def test_a_killed_worker_changes_nothing(tmp_path: Path) -> None:
-    told: list[None] = []
-    found = ray_cluster.run(
-        ray_cluster.LOCAL, _once, str(tmp_path), {n: (n,) for n in range(6)}, on_result=lambda: told.append(None)
-    )
+    told: list[int] = []
+    found = on_cluster(ray_cluster.LOCAL, _once, str(tmp_path), 6, told.append)
     assert found == {n: n * n for n in range(6)}
     assert (tmp_path / "killed").exists()
-    assert len(told) == 6
+    assert sorted(told) == list(range(6))
 
 
 def test_a_killed_node_changes_nothing() -> None:
@@ -55,13 +69,12 @@ def test_a_killed_node_changes_nothing() -> None:
         nodes = [cluster.add_node(num_cpus=1), cluster.add_node(num_cpus=1)]
         cluster.wait_for_nodes()
 
-        def kill_one() -> None:
+        def kill_one(_: int) -> None:
             if nodes:
                 cluster.remove_node(nodes.pop(), allow_graceful=False)
                 nodes.clear()
 
-        calls = {n: (n,) for n in range(12)}
-        found = ray_cluster.run(cluster.address, _slowly, None, calls, on_result=kill_one)
+        found = on_cluster(cluster.address, _slowly, None, 12, kill_one)
         assert found == {n: n * n for n in range(12)}
         assert not nodes
     finally:
@@ -70,7 +83,7 @@ def test_a_killed_node_changes_nothing() -> None:
 
 def test_what_a_task_raises_is_raised_here() -> None:
     with pytest.raises(InvalidInput, match="3 is refused"):
-        ray_cluster.run(ray_cluster.LOCAL, _refuse, None, {3: (3,)}, on_result=lambda: None)
+        on_cluster(ray_cluster.LOCAL, _refuse, None, 4, lambda _: None)
 
 
 def test_runs_are_those_of_one_process() -> None:
@@ -87,9 +100,47 @@ def test_runs_are_those_of_one_process() -> None:
             assert mine.cost_usd.tolist() == theirs.cost_usd.tolist()
 
 
-def test_a_cluster_that_is_not_there_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
-    asked = ["simulate", "--world", "correlated", "--sessions", "2", "--policy", "uniform", "--seeds", "1"]
-    assert main([*asked, "--ray", "nonsense://nowhere"]) == 2
+@dataclass(frozen=True)
+class Fatal:
+    """A ladder that kills the first worker that asks it."""
+
+    mark: Path
+    by: int
+    name: str = "fatal"
+    begins: int = 0
+
+    def targets(self, piece: Piece) -> Floats:
+        if os.getpid() != self.by and not self.mark.exists():
+            self.mark.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        found = rule("ladder:a>c", policy.parse("ladder:a>c"), ARMS, 3)
+        assert found is not None
+        return found.targets(piece)
+
+
+def test_a_replay_is_that_of_one_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(log_reader, "_NUMBERS_IN_PIECE", 2_000)
+    candidate = Fatal(mark=tmp_path / "killed", by=os.getpid())
+    with Log(write(events_of("uniform", sessions=600), tmp_path / "log")) as log:
+        (alone,), (spread_out,) = (
+            evaluate_all(log, [candidate], value_usd=5.0, ray=address) for address in (None, ray_cluster.LOCAL)
+        )
+    assert candidate.mark.exists()
+    for metric in ("success", "cost", "utility"):
+        assert alone.level(metric) == spread_out.level(metric)
+    assert alone.trust == spread_out.trust
+
+
+@pytest.mark.parametrize("command", ["simulate", "replay"])
+def test_a_cluster_that_is_not_there_is_one_line(
+    command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log = write(events_of("uniform", sessions=2), tmp_path / "log")
+    asked = {
+        "simulate": ["--world", "correlated", "--sessions", "2", "--policy", "uniform", "--seeds", "1"],
+        "replay": ["--events", str(log), "--candidate", "always:a"],
+    }[command]
+    assert main([command, *asked, "--ray", "nonsense://nowhere"]) == 2
     error = capsys.readouterr().err
     assert "--ray" in error
     assert error.count("\n") == 1

@@ -10,7 +10,7 @@ import pytest
 from bandit import epoch_file
 from bandit.learner import Learner
 from server.cli import main
-from sim import references
+from sim import log_reader, references
 from sim.logged import Log
 from sim.replay import Asked, replay
 from sim.world import Terms
@@ -73,6 +73,17 @@ def test_replaying_the_logged_policy_changes_nothing(uniform: Path) -> None:
     gap = candidate.difference.success_rate
     assert gap.low < 0.0 < gap.high
     assert gap.high - gap.low < 0.02
+
+
+def test_processes_give_what_one_gives(uniform: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(log_reader, "_NUMBERS_IN_PIECE", 5_000)
+    asked = Asked(candidates=["ladder:a>c", "linucb"], baseline="always:b", gate="utility >= baseline")
+    told: list[int] = []
+    with Log(uniform) as log, Log(uniform, threads=2) as threaded:
+        alone = replay(log, asked)
+        assert replay(threaded, asked, jobs=2, on_sessions=told.append) == alone
+    assert sum(told) == alone.sessions
+    assert len(told) > 10
 
 
 def test_a_learning_policy_is_fitted_on_the_first_half(uniform: Path) -> None:

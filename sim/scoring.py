@@ -1,0 +1,189 @@
+"""Candidates scored on a log, block by block: the pieces of a block side by side, by workers.
+
+Everything that a session's numbers lean on, the model and the session's weight among the others, was settled by blocks
+before its own. So the pieces of a block may be worked out anywhere and in any order; what they come to is added up in
+the order of the log, and the sums are the same to the bit whoever did the work.
+"""
+
+import itertools
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from bandit.estimators import Moments, Trajectories
+from sim import workers
+from sim.candidates import Candidate
+from sim.evaluation import Evaluation, Rows, Seen, Tally
+from sim.fitted_q import LARGEST_WINDOW, Fitter, Lesson, Shown
+from sim.nuisances import Model, View
+from sim.piece import Logged, Piece
+from sim.world import Floats
+
+_FIRST_BLOCK, _GROWTH = 32, 1.5
+"""Sessions of the first block, and how the log grows from one refit to the next."""
+
+
+def evaluate(log: Logged, candidate: Candidate, *, value_usd: float, baseline: Candidate | None = None) -> Evaluation:
+    """`evaluate_all` of one, in this process."""
+    (evaluation,) = evaluate_all(log, [candidate], value_usd=value_usd, baseline=baseline)
+    return evaluation
+
+
+def evaluate_all(
+    log: Logged,
+    candidates: Sequence[Candidate],
+    *,
+    value_usd: float,
+    baseline: Candidate | None = None,
+    jobs: int = 1,
+    ray: str | None = None,
+    on_sessions: Callable[[int], None] = lambda _n: None,
+) -> list[Evaluation]:
+    """Scores each candidate on the sessions from its `begins` on (and from the baseline's); without a baseline they are
+    compared with what was logged. `on_sessions` is told of sessions that are done; `jobs` and `ray` are as in
+    `workers.working`, and change nothing."""
+    asked = _Asked(log=log, candidates=tuple(candidates), baseline=baseline, value_usd=value_usd)
+    fitters = [Fitter(len(log.arms), log.longest) for _ in asked.policies]
+    scores = [_Score.nothing(asked) for _ in candidates]
+    with workers.working(_score, asked, jobs=jobs, ray=ray) as working:
+        for begin, end in _blocks(log.sessions):
+            firsts = range(begin, end, log.largest_piece)
+            pieces = [(first, min(first + log.largest_piece, end)) for first in firsts]
+            models = [fitter.model for fitter in fitters]
+            calls = {piece: (models, *piece, end - piece[1] < LARGEST_WINDOW) for piece in pieces}
+            found = working.run(calls, on_result=lambda piece: on_sessions(piece[1] - piece[0]))
+            for piece in pieces:
+                for score, more in zip(scores, found[piece].scores, strict=True):
+                    score.merge(more)
+            if end < log.sessions:
+                for number, fitter in enumerate(fitters):
+                    fitter.learn([found[piece].lessons[number] for piece in pieces])
+    return [score.evaluation(asked) for score in scores]
+
+
+def _blocks(sessions: int) -> Iterator[tuple[int, int]]:
+    """Where blocks begin and end."""
+    cuts, at = [0], float(_FIRST_BLOCK)
+    while at < sessions:
+        cuts.append(int(at))
+        at *= _GROWTH
+    return itertools.pairwise([*cuts, sessions])
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Asked:
+    """What is to be scored."""
+
+    log: Logged
+    candidates: tuple[Candidate, ...]
+    baseline: Candidate | None
+    value_usd: float
+
+    @property
+    def policies(self) -> tuple[Candidate, ...]:
+        """The candidates, and last the baseline if there is one."""
+        return self.candidates if self.baseline is None else (*self.candidates, self.baseline)
+
+    @property
+    def rows(self) -> Rows:
+        """What a session contributes to a candidate's estimates."""
+        return Rows(self.log.longest, with_baseline=self.baseline is not None)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Score:
+    """What a candidate came to on some sessions."""
+
+    moments: Moments
+    tally: Tally
+
+    @classmethod
+    def nothing(cls, asked: _Asked) -> "_Score":
+        """Of no sessions."""
+        return cls(moments=Moments(asked.rows.width), tally=Tally(len(asked.log.arms) + 1))
+
+    def merge(self, other: "_Score") -> None:
+        """Takes in what it came to on others."""
+        self.moments.merge(other.moments)
+        self.tally.merge(other.tally)
+
+    def evaluation(self, asked: _Asked) -> Evaluation:
+        """What it came to."""
+        if not self.moments.count:
+            # All rows are 0 then, and so are the estimates.
+            self.moments.add(np.zeros((1, asked.rows.width)))
+        return Evaluation(asked.rows, self.moments, self.tally.trust(), asked.value_usd)
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class _Scored:
+    """What is found of a piece."""
+
+    scores: list[_Score]
+    """Of each candidate."""
+    lessons: list[Lesson]
+    """For each policy's model."""
+
+
+def _score(asked: _Asked, models: Sequence[Model], first: int, end: int, recent: bool) -> _Scored:
+    """Scores the sessions from number `first` up to before `end` by models of earlier ones. `recent`: they are among
+    those that models are fitted on next."""
+    piece = asked.log.piece(first, end)
+    seen, lessons = [], []
+    for policy, model in zip(asked.policies, models, strict=True):
+        # A pinned arm is taken whatever the policy.
+        targets = np.where(piece.pinned[:, :, None], piece.propensities, policy.targets(piece))
+        view = model.view(piece, targets)
+        seen.append(
+            Seen(
+                targets=targets,
+                view=view,
+                trajectories=_trajectories(piece, targets, view),
+                weight=_weight(view, asked.value_usd),
+            )
+        )
+        shown = Shown(piece=piece, targets=targets, reward=view.reward) if recent else None
+        lessons.append(Lesson(totals=model.count(piece, targets, view), shown=shown))
+    sides = seen[len(asked.candidates) :]
+    begins = [max(policy.begins, asked.baseline.begins if asked.baseline else 0) for policy in asked.candidates]
+    scores = []
+    for begin, candidate in zip(begins, seen[: len(asked.candidates)], strict=True):
+        # Where a session begins with what its user had pinned there was nothing to decide.
+        free = ~piece.pinned[:, 0] & (np.arange(first, end) >= begin)
+        score = _Score.nothing(asked)
+        score.moments.add(asked.rows.of(piece, candidate, *sides)[free])
+        score.tally.add(piece, candidate, free)
+        scores.append(score)
+    return _Scored(scores=scores, lessons=lessons)
+
+
+def _weight(view: View, value_usd: float) -> float:
+    """One over the foretold standard deviation of a session's estimate: sessions of a time when the log hardly did what
+    the candidate does count less. Hadad, Hirshberg, Zhan, Wager and Athey (2021), Confidence intervals for policy
+    evaluation in adaptive experiments, PNAS 118(15); variance-stabilising weights, by piece."""
+    success, cost, both = view.spread.mean(axis=0).tolist()
+    foretold = value_usd**2 * success + cost - 2.0 * value_usd * both
+    return float(1.0 / math.sqrt(max(foretold, 1e-12)))
+
+
+def _trajectories(piece: Piece, targets: Floats, view: View) -> Trajectories:
+    """What the estimators are given.
+
+    Where the target gives up and the log never would have, nothing need be seen of it: giving up costs nothing and
+    leaves the last attempt's outcome as it is. So that share of the target's is settled at once, by what is known of
+    alarms, instead of being unsupported.
+    """
+    target, logged = piece.of_action(targets), piece.of_action(piece.propensities)
+    # A chance of 0 that was taken all the same is a defect of the log; it shows in its diagnostics.
+    ratio = np.where(piece.there, target / np.maximum(logged, 1e-9), 1.0)
+    settled = np.where(piece.propensities[:, :, -1] > 0.0, 0.0, targets[:, :, -1])
+    return Trajectories(
+        ratio=ratio,
+        reward=view.reward,
+        taken=view.taken,
+        expected=view.expected,
+        settled=settled,
+        settled_reward=settled[:, :, None] * view.values[:, :, -1],
+    )
