@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 export OPENBLAS_NUM_THREADS ?= 1
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test lint format proto bench targets coverage faults peers clean
+.PHONY: demo test test-long lint format proto bench targets coverage faults peers clean
 
 .venv/ready: pyproject.toml requirements.lock
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Pointsman needs Python 3.11 or newer: make PYTHON=python3.12")'
@@ -18,8 +18,11 @@ export OMP_NUM_THREADS ?= 1
 demo: .venv/ready  ## a server, a fleet of agents, and what was saved
 	$(BIN)/pointsman demo
 
-test: .venv/ready  ## the whole suite, on all cores
+test: .venv/ready  ## the suite, on all cores
 	$(BIN)/python -m pytest -n auto --dist worksteal
+
+test-long: .venv/ready  ## what the suite leaves out: whole runs of minutes
+	$(BIN)/python -m pytest -n auto --dist worksteal -m long --timeout 1800
 
 lint: .venv/ready  ## ruff, mypy strict, stubs up to date, buf
 	$(BIN)/ruff check .

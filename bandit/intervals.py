@@ -36,13 +36,14 @@ def student(estimate: float, stderr: float, freedom: float, *, skewness: float =
     that of its observations divided by sqrt(n): where the long tail lies the end is moved out by
     stderr |skewness| (2 z^2 + 1) / 6, the first term of the Cornish-Fisher expansion of the studentised mean (Johnson
     1978, Modified t tests and confidence intervals for asymmetrical populations, JASA 73(363); Hall 1992, The Bootstrap
-    and Edgeworth Expansion, section 2.4). The other end, which it would move in as far, stays.
+    and Edgeworth Expansion, section 2.4). The other end, which it would move in as far, stays. Of a skewness beyond 1,
+    where the expansion says nothing any more, 1 is taken.
     """
     if stderr <= 0.0:
         return Interval(estimate, estimate, estimate)
     half = float(special.stdtrit(freedom, 1.0 - alpha / 2.0)) * stderr
     z = float(special.ndtri(1.0 - alpha / 2.0))
-    lean = stderr * skewness * (2.0 * z * z + 1.0) / 6.0
+    lean = stderr * min(max(skewness, -1.0), 1.0) * (2.0 * z * z + 1.0) / 6.0
     return Interval(estimate, estimate - half + min(0.0, lean), estimate + half + max(0.0, lean))
 
 

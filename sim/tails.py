@@ -11,7 +11,7 @@ from sim.piece import Ints
 from sim.world import Floats
 
 _POOLING, _MEAN_POOLING = 100.0, 5.0
-"""Outcomes of an arm that weigh as much as all arms' together: of its moments, and of its mean."""
+"""Outcomes of an arm that weigh as much as all arms' together: for its moments, and for means."""
 
 
 class Tails:
@@ -47,12 +47,20 @@ class Tails:
         n, total = self._count[:, :, None], self._powers[:, :, :1]
         mean, square, cube = np.moveaxis(self._powers / np.maximum(n, 1.0), 2, 0)
         central = np.stack((square - mean**2, cube - 3.0 * mean * square + 2.0 * mean**3), axis=2)
-        central += self._added / np.maximum(n, 1.0)
-        orders = np.array([2, 3])
-        relative = central / np.maximum(mean[:, :, None], 1e-9) ** orders
+        usual = _shrunk(total, n, _shrunk(total.sum(axis=0), n.sum(axis=0), _mean(total, n, (0, 1))))
+        unit = np.maximum(usual, 1e-9) ** np.array([2, 3])
         # One outcome alone has no moments about its own mean.
         weight = np.maximum(n - 1.0, 0.0)
-        pooled = (weight * relative).sum(axis=1, keepdims=True) / np.maximum(weight.sum(axis=1, keepdims=True), 1.0)
-        typical = total.sum(axis=1, keepdims=True) / np.maximum(n.sum(axis=1, keepdims=True), 1.0)
-        usual = (total + _MEAN_POOLING * typical) / (n + _MEAN_POOLING)
-        return np.asarray((weight * relative + _POOLING * pooled) / (weight + _POOLING) * usual**orders)
+        pooled = _mean(weight * central / unit, weight, (0, 1))
+        here = (weight * central + _POOLING * pooled * unit) / (weight + _POOLING)
+        # What follows is not pooled over steps: it would be foretold from itself.
+        return np.asarray(here + _shrunk(self._added, n, _mean(self._added, n, 1)))
+
+
+def _mean(total: Floats, n: Floats, axis: int | tuple[int, int]) -> Floats:
+    return np.asarray(total.sum(axis=axis, keepdims=True) / np.maximum(n.sum(axis=axis, keepdims=True), 1.0))
+
+
+def _shrunk(total: Floats, n: Floats, to: Floats) -> Floats:
+    """Means of n outcomes, held back towards others."""
+    return np.asarray((total + _MEAN_POOLING * to) / (n + _MEAN_POOLING))

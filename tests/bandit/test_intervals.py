@@ -51,6 +51,7 @@ def test_an_interval_that_knows_of_a_long_tail_holds_the_mean_where_students_doe
 def test_a_tail_moves_one_end() -> None:
     plain, up, down = (intervals.student(0.3, 0.1, 9.0, skewness=skewness) for skewness in (0.0, 0.5, -0.5))
     assert (up.low, down.high) == (plain.low, plain.high)
+    assert intervals.student(0.3, 0.1, 9.0, skewness=7.0) == intervals.student(0.3, 0.1, 9.0, skewness=1.0)
     assert up.high - plain.high == pytest.approx(plain.low - down.low) == pytest.approx(0.1 * 0.5 * 1.447, rel=1e-3)
 
 

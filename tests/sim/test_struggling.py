@@ -118,6 +118,7 @@ def vintage() -> Vintage:
     return learner.vintage
 
 
+@pytest.mark.long
 def test_learned_advice_is_worth_more_than_none_and_no_less_than_the_plain_rule(vintage: Vintage) -> None:
     """On the same sessions under one state. What was learned from 500 sessions gains four standard errors over none,
     so that this fails for no cause in one change of all random numbers out of forty; over the plain rule's gain it is
