@@ -68,8 +68,11 @@ class Trust:
 class Evaluation:
     """What was found about a candidate. Estimates are made on demand, with the errors of all together."""
 
-    def __init__(self, rows: "Rows", moments: Moments, trust: Trust, value_usd: float) -> None:
+    def __init__(self, rows: "Rows", moments: Moments, trust: Trust, value_usd: float, tails: Sequence[Floats]) -> None:
+        """`tails`, of the candidate and then of the baseline if there is one: second and third central moment of the
+        dollars that weighting adds to a session, times its weight to the second and third, on average; shape (2,)."""
         self.trust = trust
+        self._tails = dict(zip(("", "baseline "), tails, strict=False))
         self._rows = rows
         self._moments = moments
         self._value_usd = value_usd
@@ -154,8 +157,9 @@ class Evaluation:
         """By how much the variance of a side's estimate, foretold from propensities, squared errors and all arms' dear
         sessions, exceeds the one found."""
         v = self._value_usd
-        success, cost, both = (self._foretold(who, f"h2 spread{j}", 2) for j in range(3))
-        cost = max(cost, self._foretold(who, "h2 tail", 2))
+        of_sessions = [float(self._mean[self._rows.at(f"{who}h2 spread{j}")]) for j in range(3)]
+        success, cost, both = (self._foretold(who, moment, 2) for moment in of_sessions)
+        cost = max(cost, self._foretold(who, float(self._tails[who][0]), 2))
         added = {"success": success, "cost": cost, "utility": v * v * success + cost - 2.0 * v * both}[metric]
         of_model = self._moments.variance(getattr(self._plain(f"{who}dm"), metric).gradient)
         found = self._moments.variance(getattr(self._weighted(who), metric).gradient)
@@ -163,15 +167,13 @@ class Evaluation:
 
     def _third_moment(self, who: str, metric: str) -> float:
         """Of a side's estimate, as far as dollars make it."""
-        return {"success": 0.0, "cost": 1.0, "utility": -1.0}[metric] * self._foretold(who, "h3 tail", 3)
+        sign = {"success": 0.0, "cost": 1.0, "utility": -1.0}[metric]
+        return sign * self._foretold(who, float(self._tails[who][1]), 3)
 
-    def _foretold(self, who: str, name: str, order: int) -> float:
-        """The moment of a side's estimate that its sessions' moments come to."""
+    def _foretold(self, who: str, of_session: float, order: int) -> float:
+        """The moment of a side's estimate that those of its sessions, weighted, come to."""
         h = float(self._mean[self._rows.at(f"{who}h")])
-        if h <= 0.0:
-            return 0.0
-        of_session = float(self._mean[self._rows.at(f"{who}{name}")])
-        return of_session / float(h**order * self._moments.count ** (order - 1))
+        return of_session / float(h**order * self._moments.count ** (order - 1)) if h > 0.0 else 0.0
 
     def _weighted(self, who: str) -> Metrics:
         """The model's value, and what each step came to beyond it, self-normalised step by step."""
@@ -239,7 +241,7 @@ class Rows:
             names += [f"{who}h", *(f"{who}{name}{m}" for name in ("h V", "dm") for m in both)]
             for t in range(steps):
                 names += [f"{who}h W{t}", *(f"{who}h W{t} e{m}" for m in both)]
-            names += [*(f"{who}h2 spread{j}" for j in range(3)), f"{who}h2 tail", f"{who}h3 tail"]
+            names += [f"{who}h2 spread{j}" for j in range(3)]
         self.steps = steps
         self.width = len(names)
         self._at = {name: i for i, name in enumerate(names)}
@@ -283,8 +285,6 @@ class Rows:
                 put(f"{who}dm", estimators.direct(side.trajectories))
                 for j in range(3):
                     put(f"{who}h2 spread{j}", side.weight**2 * side.view.spread[:, j])
-                for order in (2, 3):
-                    put(f"{who}h{order} tail", side.weight**order * side.view.tail[:, order - 2])
         # With every success that was not told taken for 0, and for 1: the estimate is linear in it.
         here, last = np.arange(len(piece.action)), piece.last
         missing = np.isnan(piece.success)

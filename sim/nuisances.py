@@ -46,21 +46,18 @@ class View:
     foretold: Floats
     """Variances and covariance (success, dollars, both) that weighting is foretold to add at each step given the state
     there, shape (n_sessions, n_steps, 3)."""
-
     dear: Floats
     """The same of dollars alone, as all arms together tell of dear sessions: second and third central moment, shape
     (n_sessions, n_steps, 2)."""
+    leverage: Floats
+    """What weighting makes of the second and third central moment of each action at the first step, a factor; shape
+    (n_sessions, n_arms + 1, 2)."""
 
     @property
     def spread(self) -> Floats:
         """Foretold variances and covariance of what a session's estimate adds to V at its first step, given its
         context, shape (n_sessions, 3)."""
         return self.foretold[:, 0]
-
-    @property
-    def tail(self) -> Floats:
-        """The same of its dollars alone, by `dear`, shape (n_sessions, 2)."""
-        return self.dear[:, 0]
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -136,6 +133,7 @@ class Model:
             expected=expected,
             foretold=_weighted(piece, targets, self._square(), (2, 2, 2)),
             dear=_weighted(piece, targets, self.totals.tails.expected(), (2, 3)),
+            leverage=np.stack([_leverage(piece, targets, order)[:, 0] for order in (2, 3)], axis=2),
         )
 
     def contexts(self, piece: Piece) -> Floats:
@@ -258,18 +256,22 @@ def _count_errors(piece: Piece, targets: Floats, view: View, totals: Totals) -> 
         totals.tails.learn(step, action, came_to[at, step, COST], tail[at, step])
 
 
-def _weighted(piece: Piece, targets: Floats, moments: Floats, orders: Sequence[int]) -> Floats:
-    """What weighting makes of moments of actions' outcomes, shape (longest, n_actions, n_moments) and of the orders
-    given: at each step the sum over actions of target^m / propensity^(m - 1) times the moment of order m, shape
-    (n_sessions, n_steps, n_moments)."""
+def _leverage(piece: Piece, targets: Floats, order: int) -> Floats:
+    """What weighting makes of actions' central moments of an order m: target^m / propensity^(m - 1), shape
+    (n_sessions, n_steps, n_arms + 1); 0 where a step is not there."""
     with np.errstate(divide="ignore", invalid="ignore"):
         ratio = np.where(piece.propensities > 0.0, targets / piece.propensities, 0.0)
-    # Steps that are not there have no targets, and come to 0.
-    factor = {order: targets * ratio ** (order - 1) for order in set(orders)}
+    return np.asarray(targets * ratio ** (order - 1))
+
+
+def _weighted(piece: Piece, targets: Floats, moments: Floats, orders: Sequence[int]) -> Floats:
+    """Moments of what weighting makes of actions' outcomes at each step, shape (n_sessions, n_steps, n_moments), from
+    those of the outcomes, shape (longest, n_arms + 1, n_moments) and of the orders given."""
+    leverage = {order: _leverage(piece, targets, order) for order in set(orders)}
     result = np.empty((*targets.shape[:2], len(orders)), order="F")
     for step in range(targets.shape[1]):
         for j, order in enumerate(orders):
-            result[:, step, j] = factor[order][:, step] @ moments[step, :, j]
+            result[:, step, j] = leverage[order][:, step] @ moments[step, :, j]
     return result
 
 

@@ -57,10 +57,11 @@ def evaluate_all(
             for piece in pieces:
                 for score, more in zip(scores, found[piece].scores, strict=True):
                     score.merge(more)
-            if end < log.sessions:
-                for number, fitter in enumerate(fitters):
-                    fitter.learn([found[piece].lessons[number] for piece in pieces])
-    return [score.evaluation(asked) for score in scores]
+            for number, fitter in enumerate(fitters):
+                fitter.learn([found[piece].lessons[number] for piece in pieces])
+    tails = [fitter.model.totals.tails.expected()[0] for fitter in fitters]
+    of_baseline = tails[len(candidates) :]
+    return [score.evaluation(asked, [mine, *of_baseline]) for score, mine in zip(scores, tails, strict=False)]
 
 
 def _blocks(sessions: int) -> Iterator[tuple[int, int]]:
@@ -98,23 +99,32 @@ class _Score:
 
     moments: Moments
     tally: Tally
+    leverage: Floats
+    """Sums of what weighting makes of the moments of each action's dollars (`View.leverage`), times the session's
+    weight to their order: of the candidate and of the baseline, shape (n_sides, n_arms + 1, 2)."""
 
     @classmethod
     def nothing(cls, asked: _Asked) -> "_Score":
         """Of no sessions."""
-        return cls(moments=Moments(asked.rows.width), tally=Tally(len(asked.log.arms) + 1))
+        n_actions, n_sides = len(asked.log.arms) + 1, 1 if asked.baseline is None else 2
+        return cls(
+            moments=Moments(asked.rows.width), tally=Tally(n_actions), leverage=np.zeros((n_sides, n_actions, 2))
+        )
 
     def merge(self, other: "_Score") -> None:
         """Takes in what it came to on others."""
         self.moments.merge(other.moments)
         self.tally.merge(other.tally)
+        self.leverage[:] += other.leverage
 
-    def evaluation(self, asked: _Asked) -> Evaluation:
-        """What it came to."""
+    def evaluation(self, asked: _Asked, moments: Sequence[Floats]) -> Evaluation:
+        """What it came to. `moments` of the dollars that actions at the first step lead to, second and third, as all
+        that is known in the end has them: for the candidate and the baseline, each of shape (n_arms + 1, 2)."""
         if not self.moments.count:
             # All rows are 0 then, and so are the estimates.
             self.moments.add(np.zeros((1, asked.rows.width)))
-        return Evaluation(asked.rows, self.moments, self.tally.trust(), asked.value_usd)
+        tails = (self.leverage * np.stack(moments)).sum(axis=1) / self.moments.count
+        return Evaluation(asked.rows, self.moments, self.tally.trust(), asked.value_usd, list(tails))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -155,6 +165,8 @@ def _score(asked: _Asked, models: Sequence[Model], first: int, end: int, recent:
         score = _Score.nothing(asked)
         score.moments.add(asked.rows.of(piece, candidate, *sides)[free])
         score.tally.add(piece, candidate, free)
+        for number, side in enumerate((candidate, *sides)):
+            score.leverage[number] = side.weight ** np.array([2, 3]) * side.view.leverage[free].sum(axis=0)
         scores.append(score)
     return _Scored(scores=scores, lessons=lessons)
 
