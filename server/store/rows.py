@@ -53,7 +53,7 @@ def select(database: Database, statement: str, *arguments: object, doubt: int | 
     """The events a query for `schema.COLUMNS` finds; `doubt` as in `Database.rows`."""
     try:
         return [event_of(row) for row in database.rows(statement, *arguments, doubt=doubt)]
-    except ValueError as error:
+    except (TypeError, ValueError) as error:
         raise StoreDamaged(doubt, f"an event contradicts itself: {error}") from error
 
 

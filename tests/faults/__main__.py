@@ -21,7 +21,7 @@ from rich.table import Table
 from tests.faults.shim import NoShim
 from tests.faults.trial import Broken, Trial
 
-FAULTS = ("kills", "disk", "power", "damage", "rewards", "backups", "hostile", "checker")
+FAULTS = ("kills", "disk", "power", "damage", "rewards", "backups", "hostile", "parsers", "clocks", "checker", "soak")
 RESULTS = Path(__file__).with_name("RESULTS.json")
 
 

@@ -267,6 +267,20 @@ def test_opening_names_the_event_that_was_changed(store: SqliteStore, make_event
     store.close()
 
 
+@pytest.mark.parametrize("change", ["request_key = 1.5", "request_key = 7", "kind = x'00'", "at_us = 'noon'"])
+def test_a_column_of_another_type_is_damage(
+    store: SqliteStore, make_event: MakeEvent, data_dir: Path, change: str
+) -> None:
+    store.append([make_event(n) for n in range(50)])
+    store.close()
+    connection = sqlite3.connect(data_dir / "events.db")
+    with connection:
+        connection.execute(f"UPDATE events SET {change} WHERE seq = 17")
+    connection.close()
+    with pytest.raises(StoreDamaged):
+        SqliteStore.open(data_dir)
+
+
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
