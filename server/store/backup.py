@@ -29,7 +29,7 @@ def backup(data_dir: Path, target: Path, progress: Progress | None = None) -> in
     SqliteReader(data_dir).close()  # is there a store that can be read?
     partial = target.with_name(target.name + ".partial")
     shutil.rmtree(partial, ignore_errors=True)
-    make_directory(partial)
+    make_directory(partial, mode=0o700)  # features are in it
     try:
         last = _copy(data_dir, partial, progress)
         fsync_directory(partial)

@@ -125,6 +125,7 @@ def run(trial: Trial) -> Figures:
             before = set(load.decisions)
             status, told, said = _command("backup", data_dir, target)
             require(status == 0, f"backup: {said}")
+            require(target.stat().st_mode & 0o077 == 0, "a backup can be read by others")
             held = _decisions(target)
             require(before <= held, f"{len(before - held)} decisions acknowledged before are not in the backup")
             largest = int(str(told["events"]))
