@@ -5,6 +5,7 @@ for reading and one for writing, so that reads on one thread go on while another
 checkpoints have their own.
 """
 
+import logging
 import os
 import threading
 from collections.abc import Collection, Sequence
@@ -13,11 +14,12 @@ from pathlib import Path
 from typing import Self
 
 from server.store import schema, verify
+from server.store.chain import GENESIS
 from server.store.checkpoint import Checkpointer
 from server.store.database import Database
 from server.store.errors import StoreConflict, StoreDamaged, StoreUnavailable
 from server.store.files import fsync_directory, make_directory
-from server.store.head import HeadFile, create_head, read_head
+from server.store.head import Head, HeadFile, create_head, read_head
 from server.store.lock import DirectoryLock
 from server.store.protocol import CONFIGURING, DECIDED, NewEvent, Problem, Progress, StoredEvent
 from server.store.rows import Rows, rows_of, select
@@ -28,6 +30,8 @@ LOCK = "lock"
 VERIFY_TAIL = 10_000
 
 _MAX_SEQ = 2**63 - 1
+
+_log = logging.getLogger(__name__)
 
 
 class SqliteReader:
@@ -127,7 +131,8 @@ class SqliteStore(SqliteReader):
     def __init__(self, data_dir: Path, *, verify_tail: int = VERIFY_TAIL) -> None:
         """Open or create the store, after verifying its head and its last `verify_tail` events.
 
-        Raises StoreLocked, StoreDamaged (nothing was changed), StoreTooNew or StoreUnavailable.
+        A database that was left half made, and in which nothing was acknowledged, is set aside. Raises StoreLocked,
+        StoreDamaged (nothing was changed), StoreTooNew or StoreUnavailable.
         """
         self._write_lock = threading.Lock()
         self._refusing = False
@@ -223,16 +228,32 @@ def _inspect(data_dir: Path, verify_tail: int) -> None:
     head = read_head(data_dir / HEAD)
     path = data_dir / DATABASE
     if not path.exists() or path.stat().st_size == 0:
-        if head is not None and head.seq:
+        if head is None:
+            # Before the database: so of one that is half made it tells that nothing was acknowledged.
+            create_head(data_dir / HEAD, Head(0, GENESIS))
+        elif head.seq:
             raise StoreDamaged(1, f"missing: there is no database, {head.seq} events were acknowledged")
         return
-    database = Database(path, write=False)
     try:
-        # Version 0 is a creation that was interrupted before anything could be acknowledged.
-        if database.version() or (head is not None and head.seq):
-            verify.check_tail(Rows(database), head, verify_tail)
-    finally:
-        database.close()
+        database = Database(path, write=False)
+        try:
+            # Version 0 is a creation that was interrupted before anything could be acknowledged.
+            if database.version() or (head is not None and head.seq):
+                verify.check_tail(Rows(database), head, verify_tail)
+        finally:
+            database.close()
+    except StoreDamaged as error:
+        if head is None or head.seq:
+            raise
+        _set_aside(data_dir, error)
+
+
+def _set_aside(data_dir: Path, why: StoreDamaged) -> None:
+    """Makes room where the power was lost while the database was made, and nothing was acknowledged."""
+    _log.warning("%s: %s, and nothing was acknowledged: it is set aside, and made anew", data_dir, why)
+    for path in sorted(data_dir.glob(f"{DATABASE}*")):
+        path.rename(data_dir / f"unfinished-{path.name}")
+    fsync_directory(data_dir)
 
 
 def _prepare(writer: Database, data_dir: Path) -> HeadFile:

@@ -38,10 +38,12 @@ def main() -> int:
     if unknown := set(asked.names) - set(FAULTS):
         parser.error(f"no fault {', '.join(sorted(unknown))}")
     console = Console(stderr=asked.json == "-", width=None if sys.stdout.isatty() else 140)
-    told = [_try(name, asked, console) for name in asked.names or FAULTS]
+    told = []
+    for name in asked.names or FAULTS:
+        told.append(_try(name, asked, console))
+        if not asked.quick:
+            _write_down(told[-1])
     _show(console, told)
-    if not asked.quick:
-        _write_down(told)
     if asked.json is not None:
         text = json.dumps(told, indent=2, ensure_ascii=False) + "\n"
         sys.stdout.write(text) if asked.json == "-" else Path(asked.json).write_text(text, encoding="utf-8")
@@ -97,11 +99,12 @@ def in_words(figures: dict[str, float | str]) -> str:
     )
 
 
-def _write_down(told: list[dict[str, Any]]) -> None:
+def _write_down(entry: dict[str, Any]) -> None:
     """Keeps the last full run of each fault."""
     kept = {entry["name"]: entry for entry in json.loads(RESULTS.read_text())} if RESULTS.exists() else {}
     where = {"python": platform.python_version(), "cores": os.cpu_count(), "load": round(os.getloadavg()[0], 1)}
-    kept |= {entry["name"]: entry | where for entry in told if entry["verdict"] != "left out"}
+    if entry["verdict"] != "left out":
+        kept[entry["name"]] = entry | where
     entries = [kept[name] for name in FAULTS if name in kept]
     RESULTS.write_text(json.dumps(entries, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 

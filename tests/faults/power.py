@@ -30,6 +30,7 @@ from tests.faults.trial import Broken, Figures, Trial, require
 AIM = "power lost at every point of the record, un-synced writes kept, dropped and torn: no acknowledged write lost"
 
 _SECTOR = 512
+_PAGE = 4096
 _HEAD = struct.Struct("<IIQQ")
 _LOG = ("events.db", "events.db-wal", "head", "head.tmp")
 """The files of the log. All others can be computed from it."""
@@ -44,6 +45,7 @@ class _What(IntEnum):
     RENAMED = 5
     UNLINKED = 6
     SYNCED_DIRECTORY = 7
+    NOT_SYNCED = 8
 
 
 class Change(NamedTuple):
@@ -85,10 +87,31 @@ class _File:
 
     durable: bytearray = field(default_factory=bytearray)
     pending: list[Change] = field(default_factory=list)
+    seen: bytearray = field(default_factory=bytearray)
+    """As processes see it."""
+    forgotten: set[int] = field(default_factory=set)
+    """Pages that a sync failed to write: the system takes them for written and does not try again."""
+
+    def change(self, change: Change) -> None:
+        _apply(self.seen, change)
+        if change.what == _What.WROTE:
+            # A page that is written to is written whole, with what had been forgotten of it.
+            again = self.forgotten.intersection(_pages(change))
+            self.forgotten -= again
+            for page in again:
+                content = bytes(self.seen[page * _PAGE : (page + 1) * _PAGE])
+                self.pending.append(change._replace(offset=page * _PAGE, data=content))
+        self.pending.append(change)
 
     def sync(self) -> None:
         for change in self.pending:
             _apply(self.durable, change)
+        self.pending.clear()
+
+    def fail_to_sync(self) -> None:
+        for change in self.pending:
+            if change.what == _What.WROTE:
+                self.forgotten.update(_pages(change))
         self.pending.clear()
 
     def after(self, keep: Keep) -> bytes:
@@ -99,6 +122,10 @@ class _File:
                 if keep():
                     _apply(content, part)
         return bytes(content)
+
+
+def _pages(change: Change) -> range:
+    return range(change.offset // _PAGE, (change.offset + len(change.data) - 1) // _PAGE + 1)
 
 
 def _apply(content: bytearray, change: Change) -> None:
@@ -138,9 +165,12 @@ class Disk:
             case _What.CREATED:
                 self._names[change.path] = _File()
             case _What.WROTE | _What.TRUNCATED:
-                self._names[change.path].pending.append(change)
+                self._names[change.path].change(change)
             case _What.SYNCED:
                 self._names[change.path].sync()
+            case _What.NOT_SYNCED:
+                if change.path in self._names:  # else it is a directory
+                    self._names[change.path].fail_to_sync()
             case _What.RENAMED:
                 self._names[change.data.decode()] = self._names.pop(change.path)
             case _What.UNLINKED:
@@ -200,10 +230,10 @@ def _lose_power(
     return lost
 
 
-def of_a_store(trial: Trial, groups: int, points: int, *, lying: int = 0) -> int:
+def of_a_store(trial: Trial, groups: int, points: int, *, lying: int = 0, failing: int = 0) -> int:
     """Through every step of a store that is created, appended to, checkpointed, closed and opened again.
 
-    From sync number `lying` on nothing is synced in truth.
+    From sync number `lying` on nothing is synced in truth; sync number `failing` fails, and is told to have failed.
     """
     data_dir, record = trial.folder / "data", trial.folder / "record"
     data_dir.mkdir()
@@ -211,12 +241,15 @@ def of_a_store(trial: Trial, groups: int, points: int, *, lying: int = 0) -> int
     with Shim(trial.folder, data_dir, record=record) as shim, (data_dir / _SAID).open("wb") as said:
         if lying:
             shim.fail(Kind.LYING, lying)
+        if failing:
+            shim.fail(Kind.SYNC, failing, failing)
         command = [sys.executable, "-m", "tests.faults.appender", str(data_dir), str(groups)]
         subprocess.run(command, env=dict(shim.environment), stdout=said, check=True, timeout=300)
     everything = read_record(record)
     lines = [change for change in everything if Path(change.path).name == _SAID and b"acknowledged" in change.data]
     last = [int(change.data.split()[2]) for change in lines]
-    require(len(last) == groups, f"{groups} groups were appended, {len(last)} acknowledged")
+    # What was refused may be in the log all the same, and is not appended again.
+    require(len(last) >= groups - 1, f"{groups} groups were appended, {len(last)} acknowledged")
 
     def check(store: SqliteStore, count: int) -> None:
         wanted = last[count - 1] if count else 0

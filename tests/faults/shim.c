@@ -25,7 +25,7 @@
 #include <unistd.h>
 
 enum { SYNC = 1, FULL = 2, SHORT = 4, TORN = 8, UNREADABLE = 16, LYING = 32 };
-enum { WROTE = 1, SYNCED = 2, TRUNCATED = 3, CREATED = 4, RENAMED = 5, UNLINKED = 6, SYNCED_DIRECTORY = 7 };
+enum { WROTE = 1, SYNCED = 2, TRUNCATED = 3, CREATED = 4, RENAMED = 5, UNLINKED = 6, SYNCED_DIRECTORY = 7, NOT_SYNCED = 8 };
 
 struct control {
     _Atomic int64_t clock_offset_ns; /* what the wall clock is wrong by */
@@ -181,7 +181,11 @@ static int make_durable(int fd, long call) {
     char path[PATH_MAX];
     struct stat status;
     if (!named(fd, path)) return syscall(call, fd);
-    if (fails(SYNC)) return refuse(EIO);
+    if (fails(SYNC)) {
+        if (record_fd < 0) return refuse(EIO);
+        errno = EIO;
+        RECORDED(-1, result != 0, NOT_SYNCED, path, 0, NULL, 0);
+    }
     if (fails(LYING)) return 0;
     if (record_fd < 0) return syscall(call, fd);
     uint32_t what = fstat(fd, &status) == 0 && S_ISDIR(status.st_mode) ? SYNCED_DIRECTORY : SYNCED;

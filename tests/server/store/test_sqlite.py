@@ -140,6 +140,23 @@ def test_a_creation_that_was_interrupted_is_taken_up(data_dir: Path, make_event:
     store.close()
 
 
+def test_a_database_that_was_half_made_when_the_power_was_lost_is_made_anew(
+    data_dir: Path, make_event: MakeEvent
+) -> None:
+    SqliteStore.open(data_dir).close()
+    whole = (data_dir / "events.db").read_bytes()
+    (data_dir / "events.db").write_bytes(bytes(512) + whole[512:])
+    store = SqliteStore.open(data_dir)
+    assert store.append([make_event(0)]) == 1
+    store.close()
+    assert (data_dir / "unfinished-events.db").read_bytes()[512:] == whole[512:]
+    # Once something was acknowledged, it is damage.
+    whole = (data_dir / "events.db").read_bytes()
+    (data_dir / "events.db").write_bytes(bytes(512) + whole[512:])
+    with pytest.raises(StoreDamaged):
+        SqliteStore.open(data_dir)
+
+
 def test_a_file_that_cannot_grow_acknowledges_nothing_and_comes_back(
     store: SqliteStore, make_event: MakeEvent, data_dir: Path
 ) -> None:
