@@ -19,7 +19,8 @@ _Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 class Admin(admin_pb2_grpc.AdminServicer):
     """What the methods mean stands in admin.proto. They raise; `server.rpc` makes statuses of it.
 
-    A change is answered when the next decision will be taken under it.
+    A change is answered when the next decision will be taken under it; what is shown is as of the call, whichever
+    replica made it so.
     """
 
     def __init__(self, engine: Engine, administration: Administration, changes: convert.Changes) -> None:
@@ -41,6 +42,7 @@ class Admin(admin_pb2_grpc.AdminServicer):
 
     async def GetRouter(self, request: pb.GetRouterRequest, context: _Context) -> pb.GetRouterResponse:
         """See the proto."""
+        await self._engine.current()
         view = self._administration.router(self._changes.router(request.router))
         return pb.GetRouterResponse(router=convert.router_with_state(view))
 
@@ -55,6 +57,7 @@ class Admin(admin_pb2_grpc.AdminServicer):
 
     async def ListRouters(self, request: pb.ListRoutersRequest, context: _Context) -> pb.ListRoutersResponse:
         """See the proto."""
+        await self._engine.current()
         only = self._changes.id("router", request.router)
         views = [self._administration.router(only)] if only else self._administration.routers()
         return pb.ListRoutersResponse(routers=[convert.router_with_state(view) for view in views])
@@ -80,6 +83,7 @@ class Admin(admin_pb2_grpc.AdminServicer):
 
     async def ListArms(self, request: pb.ListArmsRequest, context: _Context) -> pb.ListArmsResponse:
         """See the proto."""
+        await self._engine.current()
         arms = self._administration.arms(self._changes.router(request.router))
         return pb.ListArmsResponse(
             arms=[convert.arm(arm) for arm in arms if request.include_retired or not arm.arm.retired]
@@ -118,6 +122,7 @@ class Admin(admin_pb2_grpc.AdminServicer):
 
     async def ListPolicies(self, request: pb.ListPoliciesRequest, context: _Context) -> pb.ListPoliciesResponse:
         """See the proto."""
+        await self._engine.current()
         policies = self._administration.policies(self._changes.router(request.router))
         return pb.ListPoliciesResponse(policies=[self._policy(request.router, policy) for policy in policies])
 

@@ -94,7 +94,9 @@ class Administration:
 
     def routers(self) -> list[RouterView]:
         """Every router, by id."""
-        there = sorted(name for name, router in self._routers.items() if router.configuration.settings is not None)
+        there = sorted(
+            name for name, router in list(self._routers.items()) if router.configuration.settings is not None
+        )
         return [self.router(router_id) for router_id in there]
 
     def router(self, router_id: str) -> RouterView:

@@ -7,8 +7,9 @@ import logging
 import signal
 import sys
 import time
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, ExitStack
 from pathlib import Path
+from typing import NamedTuple
 
 import grpc.aio
 import msgspec
@@ -32,6 +33,7 @@ from server.dashboard.keeping import Keeping
 from server.engine import Engine
 from server.erasure import Erasure
 from server.events import Events
+from server.fitter import Fitting
 from server.fold import one_blas_thread
 from server.growth import Growth
 from server.guard import Guard
@@ -41,10 +43,13 @@ from server.retention import Retention
 from server.routers import Router
 from server.routing import Routing
 from server.rpc import register
-from server.store.epochs import EpochFiles
-from server.store.protocol import Store
-from server.store.sqlite import SqliteStore
+from server.store.epochs import Epochs
+from server.store.files import make_directory
+from server.store.lock import DirectoryLock
+from server.store.place import Directory, SharedPlace
+from server.store.protocol import SharedStore, Store
 from server.views import Views
+from server.watcher import Watcher
 
 _log = logging.getLogger(__name__)
 
@@ -63,10 +68,19 @@ class Address(msgspec.Struct, frozen=True):
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
 
 
-async def run(config: Config, *, listen: Address, http: Address, data_dir: Path, tls: Tls | None) -> None:
+async def run(
+    config: Config,
+    place: Directory | SharedPlace,
+    *,
+    listen: Address,
+    http: Address,
+    data_dir: Path,
+    tls: Tls | None,
+) -> None:
     """Serves until SIGTERM or SIGINT, then drains. Says on standard output when it is ready.
 
-    Raises OSError where it cannot listen, and StoreError where the data directory cannot be used.
+    In the data directory lies the log, unless it is kept in a place that replicas share, and what this server alone
+    keeps. Raises OSError where it cannot listen, and StoreError where the place or the data directory cannot be used.
     """
     one_blas_thread()
     _keep_freed_memory()
@@ -74,16 +88,43 @@ async def run(config: Config, *, listen: Address, http: Address, data_dir: Path,
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    store = SqliteStore.open(data_dir)
-    try:
-        await _serve(config, store, listen=listen, http=http, data_dir=data_dir, tls=tls, stop=stop)
-    finally:
-        store.close()
+    with ExitStack() as opened:
+        log = _open(config, place, data_dir, opened)
+        await _serve(config, place, log, listen=listen, http=http, data_dir=data_dir, tls=tls, stop=stop)
+
+
+class _Log(NamedTuple):
+    """The log, what is known of its routers, and where their epochs come from."""
+
+    store: Store
+    shared: SharedStore | None
+    """The same store, where other replicas append to it."""
+    epochs: Epochs
+    routers: dict[str, Router]
+    fitting: Fitting
+
+
+def _open(config: Config, place: Directory | SharedPlace, data_dir: Path, opened: ExitStack) -> _Log:
+    routers: dict[str, Router] = {}
+    if isinstance(place, Directory):
+        store = place.open()
+        opened.callback(store.close)
+        files = place.epochs()
+        return _Log(store, None, files, routers, startup.bring_up(config, store, files, routers, data_dir))
+    make_directory(data_dir)
+    lock = DirectoryLock(data_dir / "lock")
+    opened.callback(lock.release)
+    shared = place.open()
+    opened.callback(shared.close)
+    epochs = place.epochs()
+    opened.callback(epochs.close)
+    return _Log(shared, shared, epochs, routers, startup.bring_up_shared(config, shared, epochs, routers, data_dir))
 
 
 async def _serve(
     config: Config,
-    store: Store,
+    place: Directory | SharedPlace,
+    log: _Log,
     *,
     listen: Address,
     http: Address,
@@ -91,9 +132,7 @@ async def _serve(
     tls: Tls | None,
     stop: asyncio.Event,
 ) -> None:
-    epochs = EpochFiles(data_dir)
-    routers: dict[str, Router] = {}
-    fitting = startup.bring_up(config, store, epochs, routers, data_dir)
+    store, shared, epochs, routers, fitting = log
     erasure = Erasure(store, data_dir)
     erasure.complete()
     health = Health()
@@ -110,9 +149,10 @@ async def _serve(
         cached_sessions=config.limits.cached_sessions,
         hint=grown,
         on_health=health.say,
+        shared=shared,
     )
     async with AsyncExitStack() as closing:
-        reader = SqliteStore.open_reader(data_dir)
+        reader = place.reader()
         closing.callback(reader.close)
         requests = Requests(config.limits)
         routing = Routing(engine, Views(reader, epochs, routers), requests)
@@ -163,6 +203,13 @@ async def _serve(
         await fitting.start()
         closing.push_async_callback(fitting.stop)
         closing.push_async_callback(engine.close)
+        if not isinstance(place, Directory):
+            published = place.epochs()
+            closing.callback(published.close)
+            watcher = Watcher(engine, published, routers, grown)
+            await watcher.start()
+            closing.push_async_callback(watcher.stop)
+            await startup.in_force(routers)
         closing_sessions = Closing(engine, reader, routers, data_dir)
         await closing_sessions.start()
         closing.push_async_callback(closing_sessions.stop)

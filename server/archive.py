@@ -27,8 +27,8 @@ from server import child
 from server.store.errors import StoreError
 from server.store.files import fsync_directory, make_directory, read_number, replace_number
 from server.store.lock import DirectoryLock
+from server.store.place import Place, of_child
 from server.store.protocol import EventReader, StoredEvent
-from server.store.sqlite import SqliteStore
 
 _log = logging.getLogger(__name__)
 
@@ -211,9 +211,9 @@ def _publish(target: Path, path: Path) -> None:
     fsync_directory(path.parent)
 
 
-def _keep_up(data_dir: Path, seconds: float, days: float) -> None:
+def _keep_up(place: Place, data_dir: Path, seconds: float, days: float) -> None:
     """The child: archives now and then until its standard input ends."""
-    reader = SqliteStore.open_reader(data_dir)
+    reader = place.reader()
     archive = Archive(data_dir / "archive")
     while True:
         try:
@@ -231,7 +231,8 @@ def main() -> None:
     """Runs the child; see the module."""
     child.live_with_parent()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s archive: %(message)s")
-    _keep_up(Path(sys.argv[1]), float(sys.argv[2]), float(sys.argv[3]))
+    data_dir = Path(sys.argv[1])
+    _keep_up(of_child(data_dir), data_dir, float(sys.argv[2]), float(sys.argv[3]))
 
 
 if __name__ == "__main__":

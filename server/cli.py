@@ -89,7 +89,12 @@ def _add_serve(commands: "argparse._SubParsersAction[_Parser]") -> None:
     serve.add_argument("--listen", metavar="HOST:PORT", help="gRPC address; port 0 picks one (default 127.0.0.1:50051)")
     serve.add_argument("--http", metavar="HOST:PORT", help="HTTP address; port 0 picks one (default 127.0.0.1:8080)")
     serve.add_argument("--data-dir", metavar="DIR", type=Path, help="where the log is kept (default pointsman-data)")
-    serve.add_argument("--store", metavar="URL", help="another store than the data directory; not yet")
+    serve.add_argument(
+        "--store",
+        metavar="URL",
+        help="keep the log in PostgreSQL, for several replicas: postgresql://USER@HOST:PORT/DATABASE "
+        "(or in the environment variable POINTSMAN_STORE)",
+    )
     serve.add_argument("--tls-cert", metavar="FILE", help="certificate of the server, PEM: TLS on both ports")
     serve.add_argument("--tls-key", metavar="FILE", help="its key")
     serve.add_argument("--tls-client-ca", metavar="FILE", help="authorities of callers' certificates: mTLS")
@@ -106,9 +111,8 @@ def _serve(asked: argparse.Namespace) -> int:
     from server import app, config
     from server.auth import setup
     from server.store.errors import StoreDamaged, StoreError
+    from server.store.place import URL_VARIABLE, Directory, place_at
 
-    if asked.store is not None:
-        raise _UsageError("--store: only the data directory's own store is there in this version")
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
     try:
         configuration, tls = setup.secured(config.load(asked.config), asked)
@@ -119,14 +123,19 @@ def _serve(asked: argparse.Namespace) -> int:
     listen = app.Address(*_address("--listen", asked.listen or service.listen, unguarded))
     http = app.Address(*_address("--http", asked.http or service.http, unguarded))
     data_dir = asked.data_dir if asked.data_dir is not None else Path(service.data_dir)
+    os.environ[URL_VARIABLE] = url = asked.store or os.environ.get(URL_VARIABLE, "")
+    try:
+        place = place_at(url) if url else Directory(data_dir)
+    except StoreError as error:
+        raise _UsageError(f"--store: {error}") from error
     if configuration.bundled:
         arms = len(configuration.routers[0].arms)
         print(f"no --config: router 'default' with the bundled catalogue of {arms} arms", file=sys.stderr)
     try:
         setup.keep_private(data_dir)
-        _run(app.run(configuration, listen=listen, http=http, data_dir=data_dir, tls=tls))
+        _run(app.run(configuration, place, listen=listen, http=http, data_dir=data_dir, tls=tls))
     except StoreDamaged as error:
-        print(f"pointsman serve: {data_dir}: {error}", file=sys.stderr)
+        print(f"pointsman serve: {place}: {error}", file=sys.stderr)
         return 3
     except (StoreError, PointsmanError, OSError) as error:
         raise _UsageError(str(error)) from error

@@ -33,9 +33,10 @@ from server.journal import Journal
 from server.rounds import Asked, Draw, Move, Round, TakeIn, reply_to
 from server.routers import Router, refresh
 from server.sessions import SessionCache, SessionKey
-from server.store.epochs import EpochFiles
-from server.store.errors import StoreDamaged, StoreError
-from server.store.protocol import Store
+from server.shared import Shared
+from server.store.epochs import Epochs
+from server.store.errors import StoreDamaged, StoreError, StoreUnavailable
+from server.store.protocol import SharedStore, Store
 
 _LINGER_SECONDS = 0.002
 
@@ -50,15 +51,18 @@ class Engine:
         self,
         *,
         store: Store,
-        epochs: EpochFiles,
+        epochs: Epochs,
         routers: dict[str, Router],
         cached_sessions: int,
         hint: Callable[[], None],
         on_health: Callable[[bool], None],
         clock: Clock = time.time,
         entropy: Entropy = os.urandom,
+        shared: SharedStore | None = None,
     ) -> None:
-        """`hint` is called when the log has grown, `on_health` when writes fail or work again."""
+        """`hint` is called when the log has grown, `on_health` when writes fail or work again. `shared` is the store,
+        where others append to it too; then rounds are carried out in a thread, for each has to ask what is new.
+        """
         self._store = store
         self._epochs = epochs
         self._routers = routers
@@ -68,6 +72,7 @@ class Engine:
         self._entropy = entropy
         self._ids = DecisionIds(clock, entropy)
         self._sessions = SessionCache(store, cached_sessions)
+        self._shared = Shared(shared, self._sessions, routers) if shared is not None else None
         self._journal = Journal(store, on_back=self._back)
         self._line: list[tuple[asyncio.Future[None], Sequence[Asked]]] = []
         """Those who wait, and for what."""
@@ -79,6 +84,8 @@ class Engine:
         """When the round began: every request in it is looked at as of then."""
         self._crowd = 1
         """How many requests were in the last round."""
+        self._between: list[Callable[[], None]] = []
+        """What is to be done when the round under way has ended."""
 
     # --- rounds -------------------------------------------------------------------------------------------------
 
@@ -95,8 +102,8 @@ class Engine:
         return reply_of(asked)
 
     async def answer_all(self, asked: Sequence[Asked]) -> None:
-        """Returns when each of at least one request has its reply, as `answer` gives or raises it. They are looked at
-        in the same round."""
+        """Returns when each request has its reply, as `answer` gives or raises it. They are looked at in the same
+        round."""
         answered: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._line.append((answered, asked))
         self._waiting += len(asked)
@@ -112,6 +119,20 @@ class Engine:
         """The log is not what was acknowledged: from now on nothing is answered that would be added to it."""
         self._journal.condemn(damage)
         self._on_health(False)
+
+    async def current(self) -> None:
+        """Returns when all that was appended before, by whomever, is taken in. Raises StoreUnavailable."""
+        if self._shared is not None:
+            await self.answer_all(())
+            if self._journal.trouble is not None:
+                raise StoreUnavailable(f"the log cannot be read: {self._journal.trouble}")
+
+    def between_rounds(self, change: Callable[[], None]) -> None:
+        """Has something changed while no round is under way."""
+        if self._journal.busy:
+            self._between.append(change)
+        else:
+            change()
 
     async def close(self) -> None:
         """Ends it; nothing may be asked after it."""
@@ -137,7 +158,7 @@ class Engine:
         self._line, self._waiting = [], 0
         callers = [answered for answered, _ in there]
         line = [one for _, asked in there for one in asked]
-        self._crowd = len(line)
+        self._crowd = len(line) or self._crowd
         self.round_us = self._now_us()
         round_ = Round(
             line,
@@ -146,17 +167,24 @@ class Engine:
             routers=self._routers,
             at_us=self.round_us,
             entropy=self._entropy,
+            undoable=self._shared is not None,
         )
         if self._journal.trouble is not None:
             self._end(round_, callers, self._journal.trouble)
             return
+
+        def ended(error: StoreError | None) -> None:
+            self._ended(round_, callers, error)
+
+        if (shared := self._shared) is not None:
+            self._journal.commit(lambda: shared.carry_out(round_), ended, alone=False)
+            return
         round_.take()
-        damage = next((asked.reply for asked in line if isinstance(asked.reply, StoreDamaged)), None)
-        if damage is not None:
+        if (damage := round_.damage) is not None:
             self.condemn(damage)
             self._end(round_, callers, damage)
         elif round_.events:
-            self._journal.commit(round_.events, lambda error: self._ended(round_, callers, error), alone=len(line) == 1)
+            self._journal.commit(lambda: self._store.append(round_.events), ended, alone=len(line) == 1)
         else:
             self._end(round_, callers, None)
 
@@ -167,8 +195,12 @@ class Engine:
             self._on_health(False)
         else:
             self._sessions.trim()
-            self._hint()
+            if round_.events:
+                self._hint()
         self._end(round_, callers, error)
+        between, self._between = self._between, []
+        for change in between:
+            change()
         self._schedule()
 
     def _end(self, round_: Round, callers: Iterable[asyncio.Future[None]], error: StoreError | None) -> None:
@@ -178,7 +210,8 @@ class Engine:
                 caller.set_result(None)
 
     def _back(self) -> None:
-        refresh(self._routers, self._store, self._epochs)
+        if self._shared is None:
+            refresh(self._routers, self._store, self._epochs)
         self._hint()
         self._on_health(True)
 
@@ -330,11 +363,16 @@ class Engine:
             router=router, session_id=session_id, session=session, events=erased, reply=Erasing(logged=bool(erased))
         )
 
-    def has_sessions(self, router_id: str, session_ids: Iterable[str]) -> None:
+    def has_router(self, router_id: str) -> None:
+        """Raises Unknown where it is not there."""
+        self._router(router_id)
+
+    def has_sessions(self, router_id: str, session_ids: Iterable[str]) -> Move:
         """Raises Unknown where the router or one of the sessions is not there."""
         router = self._router(router_id)
         for session_id in session_ids:
             self._session(router, session_id, "")
+        return Move(router=router, reply=Erasing(logged=False))
 
     def take_in(self, offered: Sequence[Offered], first: int) -> TakeIn:
         """Takes in events of another log, of which `first` were offered before in the same message.

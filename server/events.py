@@ -70,7 +70,8 @@ class Events(events_pb2_grpc.EventsServicer):
             raise InvalidInput("from_sequence", f"is {request.from_sequence}, must not be negative")
         router = self._requests.router(request.router)
         if not request.all_routers:
-            self._engine.has_sessions(router, ())
+            await self._engine.current()
+            self._engine.has_router(router)
         after = max(request.from_sequence, 1) - 1
         loop = asyncio.get_running_loop()
         while True:
@@ -111,7 +112,7 @@ class Events(events_pb2_grpc.EventsServicer):
         router = self._requests.router(request.router)
         self._requests.id("request_id", request.request_id)
         sessions = self._requests.sessions(request.session_ids)
-        self._engine.has_sessions(router, sessions)
+        await self._engine.answer(None, lambda: self._engine.has_sessions(router, sessions))
         for session_id in sessions:
             await self._engine.answer(None, functools.partial(self._engine.erase, router, session_id))
         await self._complete_erasure()

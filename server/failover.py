@@ -38,6 +38,13 @@ class Watch:
         self._ends: dict[tuple[str, str], deque[_End]] = {}
         self._outages: dict[tuple[str, str], _Outage] = {}
 
+    def copy(self) -> "Watch":
+        """Another one that has seen the same."""
+        other = Watch()
+        other._ends = {key: ends.copy() for key, ends in self._ends.items()}
+        other._outages = dict(self._outages)
+        return other
+
     def observe(
         self, configuration: Configuration, session: Session, event: Event, at_us: int
     ) -> AvailabilitySet | None:

@@ -3,12 +3,16 @@
 The child is `python -m server.fitter DATA_DIR`. A byte on its standard input says that the log has grown;
 a line on its standard output, as JSON, says that an epoch was published. It reads the log for itself: the bytes and
 lines are hints. It ends with its input, however the parent ends.
+
+Where several replicas share a database, each has such a child, and one of them folds: the one that holds the lease. The
+others stand by, and what it publishes every replica learns of from the database (`server.watcher`).
 """
 
 import asyncio
 import logging
 import os
 import sys
+import time
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
@@ -20,15 +24,17 @@ from bandit.learner import Learner
 from server import child
 from server.fold import Fitter, one_blas_thread
 from server.routers import Router
-from server.store.epochs import EpochFiles
-from server.store.errors import StoreError, StoreUnavailable
-from server.store.sqlite import SqliteStore
+from server.store.epochs import Epochs
+from server.store.errors import StoreError, StoreFenced, StoreUnavailable
+from server.store.place import Directory, SharedPlace, of_child
+from server.store.protocol import EventReader
 
 _log = logging.getLogger(__name__)
 
 _POLL_SECONDS = 0.5
 _HINT_SECONDS = 0.01
 _RESTART_SECONDS = 0.5
+_STAND_BY_SECONDS = 0.5
 
 
 class Fitting(Protocol):
@@ -83,7 +89,7 @@ class _Published(msgspec.Struct, frozen=True):
 class Beside:
     """Runs the child, hints it, adopts the epochs it publishes, and starts it again where it ends."""
 
-    def __init__(self, data_dir: Path, epochs: EpochFiles, routers: Mapping[str, Router]) -> None:
+    def __init__(self, data_dir: Path, epochs: Epochs, routers: Mapping[str, Router]) -> None:
         self._data_dir = data_dir
         self._epochs = epochs
         self._routers = routers
@@ -157,30 +163,63 @@ class Beside:
         return Learner.resume(found[1]) if found is not None else None
 
 
-def _tail(data_dir: Path) -> None:
-    """The child: folds until its standard input ends."""
-    reader = SqliteStore.open_reader(data_dir)
-    fitter = Fitter(reader, EpochFiles(data_dir))
+def _tail(reader: EventReader, epochs: Epochs) -> None:
+    """The child: folds until its standard input ends.
+
+    Raises StoreUnavailable, and StoreFenced where it has lost the lease; what was published until then stays.
+    """
+    fitter = Fitter(reader, epochs)
     for router, learner in fitter.learners.items():
         # The epoch it goes on from may be news to a parent that has just replaced a child.
         _tell(router, learner)
     while True:
+        while (changed := fitter.step()) is not None:
+            for router in changed:
+                _tell(router, fitter.learners[router])
+            if not child.wait(0.0):
+                return
+        if not child.wait(_POLL_SECONDS):
+            return
+
+
+def _alone(place: Directory) -> None:
+    """The child of the only server of a data directory."""
+    while True:
         try:
-            while (changed := fitter.step()) is not None:
-                for router in changed:
-                    _tell(router, fitter.learners[router])
-                if not child.wait(0.0):
-                    return
+            return _tail(place.reader(), place.epochs())
         except StoreUnavailable as error:
             _log.warning("the log cannot be read now: %s", error)
         if not child.wait(_POLL_SECONDS):
-            return
+            return None
 
 
 def _tell(router: str, learner: Learner) -> None:
     if learner.vintage is not None:
         published = _Published(router, learner.vintage.policy_version, learner.vintage.epoch)
         os.write(1, msgspec.json.encode(published) + b"\n")
+
+
+def _among_others(place: SharedPlace) -> None:
+    """The child of one of several replicas: folds whenever it holds the lease."""
+    lease, epochs = place.fitter_lease(), place.epochs()
+    reader: EventReader | None = None
+    while True:
+        try:
+            token = lease.take()
+            if token is not None:
+                _log.info("this replica folds the log now")
+                epochs.token = token
+                reader = reader or place.reader()
+                return _tail(reader, epochs)
+        except StoreFenced:
+            _log.info("another replica folds the log now")
+        except StoreUnavailable as error:
+            _log.warning("the log cannot be folded now: %s", error)
+        until = time.monotonic() + _STAND_BY_SECONDS
+        while (left := until - time.monotonic()) > 0.0:
+            # Hints are for whoever folds.
+            if not child.wait(left):
+                return None
 
 
 def main() -> None:
@@ -190,7 +229,8 @@ def main() -> None:
     one_blas_thread()
     # Nobody to tell: the parent is gone.
     with suppress(BrokenPipeError):
-        _tail(Path(sys.argv[1]))
+        place = of_child(Path(sys.argv[1]))
+        _alone(place) if isinstance(place, Directory) else _among_others(place)
 
 
 if __name__ == "__main__":

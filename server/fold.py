@@ -11,7 +11,7 @@ from bandit import record
 from bandit.learner import Learner
 from bandit.session import Session, apply
 from server import sessions
-from server.store.epochs import EpochFiles
+from server.store.epochs import EpochFiles, Epochs
 from server.store.errors import StoreConflict
 from server.store.protocol import CONFIGURING, EventReader, StoredEvent
 
@@ -112,7 +112,7 @@ def first_events(reader: EventReader, upto: int) -> dict[str, StoredEvent]:
     return found
 
 
-def newest(epochs: EpochFiles, router: str, upto_seq: int) -> bytes | None:
+def newest(epochs: Epochs, router: str, upto_seq: int) -> bytes | None:
     """The newest epoch's blob that folds no event after `upto_seq`, whichever policy's it is, or None."""
     found = [epochs.latest(router, version, upto_seq) for version in epochs.versions(router)]
     latest = max((epoch for epoch in found if epoch is not None), key=lambda epoch: epoch.seq, default=None)
@@ -128,13 +128,13 @@ def discard_foreign(epochs: EpochFiles, reader: EventReader) -> None:
         _log.warning("%d epochs belonged to another log; they are computed anew", deleted)
 
 
-def published(epochs: EpochFiles, router: str, number: int) -> bytes | None:
+def published(epochs: Epochs, router: str, number: int) -> bytes | None:
     """The blob of epoch `number`, whichever policy was live then, or None. No two policies share a number."""
     found = (epochs.load(router, version, number) for version in epochs.versions(router))
     return next((epoch[1] for epoch in found if epoch is not None), None)
 
 
-def before(epochs: EpochFiles, router: str, number: int) -> bytes | None:
+def before(epochs: Epochs, router: str, number: int) -> bytes | None:
     """The blob of the newest epoch there is before epoch `number`, or None. Numbers go on from policy to policy."""
     there = ((earlier, version) for version in epochs.versions(router) for earlier in epochs.numbers(router, version))
     for earlier, version in sorted((one for one in there if one[0] < number), reverse=True):
@@ -146,7 +146,7 @@ def before(epochs: EpochFiles, router: str, number: int) -> bytes | None:
 class Fitter:
     """Folds a log's routers and publishes the epochs. Needs no lock; the log and the files are all it touches."""
 
-    def __init__(self, reader: EventReader, epochs: EpochFiles) -> None:
+    def __init__(self, reader: EventReader, epochs: Epochs) -> None:
         """Goes on from each router's newest epoch; routers that begin later are folded from there on."""
         self._reader = reader
         self._epochs = epochs

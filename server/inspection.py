@@ -16,8 +16,8 @@ import msgspec
 
 from server import child
 from server.store.errors import StoreDamaged
+from server.store.place import of_child
 from server.store.protocol import Problem
-from server.store.sqlite import SqliteStore
 
 _log = logging.getLogger(__name__)
 
@@ -68,7 +68,7 @@ def main() -> None:
     child.live_with_parent()
     # Whoever waits for an answer goes first.
     os.nice(10)
-    reader = SqliteStore.open_reader(Path(sys.argv[1]))
+    reader = of_child(Path(sys.argv[1])).reader()
     try:
         found = msgspec.json.encode(reader.verify())
         # Nobody to tell: the parent is gone.

@@ -2,11 +2,11 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 from server.store.errors import StoreDamaged, StoreError, StoreUnavailable
-from server.store.protocol import NewEvent, Store
+from server.store.protocol import Store
 
 _log = logging.getLogger(__name__)
 
@@ -35,22 +35,22 @@ class Journal:
         """The log is damaged: it takes no more writes, whatever works again."""
         self.trouble = self._damage = damage
 
-    def commit(self, events: Sequence[NewEvent], ended: Callable[[StoreError | None], None], *, alone: bool) -> None:
-        """Commits the events and then calls `ended`, with the error if they may be lost.
+    def commit(self, append: Callable[[], object], ended: Callable[[StoreError | None], None], *, alone: bool) -> None:
+        """Has events appended and then calls `ended`, with the error if they may be lost.
 
         With a lone caller there is nothing else to do meanwhile, so the loop itself waits and saves two changes of
         thread; otherwise a thread waits, and the loop takes in more requests.
         """
         self.busy = True
         if alone:
-            self._committed(self._append(events), ended)
+            self._committed(self._try(append), ended)
             return
-        done = asyncio.get_running_loop().run_in_executor(self._thread, self._append, events)
-        done.add_done_callback(lambda appended: self._committed(appended.result(), ended))
+        done = asyncio.get_running_loop().run_in_executor(self._thread, self._try, append)
+        done.add_done_callback(lambda tried: self._committed(tried.result(), ended))
 
-    def _append(self, events: Sequence[NewEvent]) -> StoreError | None:
+    def _try(self, append: Callable[[], object]) -> StoreError | None:
         try:
-            self._store.append(events)
+            append()
         except StoreError as error:
             return error
         except Exception as error:
@@ -63,6 +63,8 @@ class Journal:
         self.busy = False
         if error is not None:
             _log.error("events could not be made durable, no more are taken: %s", error)
+            if isinstance(error, StoreDamaged):
+                self._damage = self._damage or error
             self.trouble = self._damage or error
             self._recovery = asyncio.get_running_loop().create_task(self._recover())
         ended(error)

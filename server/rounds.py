@@ -5,7 +5,7 @@ because it is about a session in it or repeats a request in it, is looked at aft
 outcome is that of one request after the other.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import msgspec
 
@@ -30,10 +30,10 @@ from bandit.types import Arm
 from server.commands import Accepted, Advised, Choice, Moved, PolicyStands, Reply, RouterStands, TakenIn
 from server.ids import Entropy, Repeat
 from server.intake import Admitted
-from server.routers import Router, arm_stands, configuration_at
+from server.routers import Router, RouterState, arm_stands, configuration_at
 from server.sessions import SessionCache, SessionKey
-from server.store.errors import StoreError, StoreUnavailable
-from server.store.protocol import NewEvent, Store
+from server.store.errors import StoreDamaged, StoreError, StoreUnavailable
+from server.store.protocol import CONFIGURING, NewEvent, Store, StoredEvent
 
 
 class RepeatConflict(PointsmanError):
@@ -93,7 +93,11 @@ class Asked(msgspec.Struct, kw_only=True):
 
 
 class Round:
-    """Let it `take` its line, make `events` durable, then `end` it."""
+    """Let it `take` its line, make `events` durable, then `end` it.
+
+    Where others append to the log too, it can be undone and taken again, until what they have appended since it was
+    taken makes no difference to it.
+    """
 
     def __init__(
         self,
@@ -104,8 +108,9 @@ class Round:
         routers: dict[str, Router],
         at_us: int,
         entropy: Entropy,
+        undoable: bool = False,
     ) -> None:
-        """`at_us`: when it all happens, UTC microseconds since 1970."""
+        """`at_us`: when it all happens, UTC microseconds since 1970. `undoable`: at a price, it can be undone."""
         self.events: list[NewEvent] = []
         self._line = line
         self._store = store
@@ -113,7 +118,7 @@ class Round:
         self._routers = routers
         self._at_us = at_us
         self._entropy = entropy
-        self._first_seq = store.last_seq + 1
+        self._undoable = undoable
         self._repeats: dict[bytes, tuple[bytes, Reply | None]] = {}
         """Of this round's requests: their digests, and their replies once they are known."""
         self._logged: Mapping[bytes, tuple[bytes, int]] = {}
@@ -121,9 +126,16 @@ class Round:
         self._wave: list[tuple[Asked, Draw]] = []
         self._drawing: set[str] = set()
         """The wave's sessions."""
+        self._changed: set[SessionKey] = set()
+        """The sessions of which there are events."""
+        self._found: dict[str, RouterState | None] = {}
+        """The routers that it may have changed, as they were before; None: there was none of that name."""
+        self._placed = False
+        """Whether its events have to stand where they were to stand."""
 
     def take(self) -> None:
         """Carries out every request in line."""
+        self._first_seq = self._store.last_seq + 1
         try:
             self._look_up()
         except StoreError as error:
@@ -135,6 +147,38 @@ class Round:
             except Exception as error:
                 asked.reply = error
         self._draw()
+
+    @property
+    def damage(self) -> StoreDamaged | None:
+        """What it came upon that is not what was acknowledged, or None."""
+        return next((asked.reply for asked in self._line if isinstance(asked.reply, StoreDamaged)), None)
+
+    def contradicted_by(self, others: Iterable[StoredEvent]) -> bool:
+        """Whether events that others appended since it was taken make a difference to its own.
+
+        They do if they are of a session that its events are of, if they say what a router is, or if they answer a
+        request that it answers: else its events are as they would be after them.
+        """
+        return self._placed or any(
+            other.kind in CONFIGURING
+            or (other.session_id and (other.router, other.session_id) in self._changed)
+            or other.request_key in self._repeats
+            for other in others
+        )
+
+    def undo(self) -> None:
+        """Makes everything what it was before it was taken."""
+        for key in self._changed:
+            self._cache.forget(*key)
+        for router_id, before in self._found.items():
+            if before is None:
+                self._routers.pop(router_id, None)
+            else:
+                self._routers[router_id].put_back(before)
+        self.events.clear()
+        for found in (self._repeats, self._changed, self._found):
+            found.clear()
+        self._placed = False
 
     def end(self, error: StoreError | None) -> None:
         """The events are durable (None) or may be lost: the replies stand."""
@@ -233,10 +277,13 @@ class Round:
                 move.router.keep_pace(self._at_us, before, session)
         if move.events and session is not None:
             self._cache.put(move.router.id, session)
+            self._changed.add((move.router.id, session.session_id))
         asked.reply = move.reply
 
     def _begin(self, router: Router, at_us: int) -> None:
         """Makes a router known that has had no event."""
+        if self._undoable and router.id not in self._found:
+            self._found[router.id] = router.state() if router.id in self._routers else None
         if not router.created_us:
             self._routers[router.id] = router
             router.created_us = at_us
@@ -260,6 +307,7 @@ class Round:
 
     def _take_in(self, asked: Asked, taking: TakeIn) -> None:
         admitted = taking.admit(self._first_seq + len(self.events), self.events)
+        self._placed = True
         for news in admitted.news:
             router = taking.router(news.logged.router)
             self._begin(router, news.logged.at_us)
@@ -268,6 +316,7 @@ class Round:
             if news.after is not None:
                 router.keep_pace(news.logged.at_us, news.before, news.after)
                 self._cache.put(router.id, news.after)
+                self._changed.add((router.id, news.after.session_id))
         asked.reply = TakenIn(imported=len(admitted.news), skipped=admitted.skipped)
 
     # --- repeats ------------------------------------------------------------------------------------------------

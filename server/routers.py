@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
 
 from bandit import canary, eligibility, promotion, record
 from bandit.canary import Candidate, Deciding
@@ -15,7 +16,7 @@ from bandit.types import Arm, Features, Offer, PolicyRecord, PolicyStage, Requir
 from server import fold, sessions
 from server.commands import ArmStands
 from server.failover import Watch
-from server.store.epochs import EpochFiles
+from server.store.epochs import Epochs
 from server.store.errors import StoreUnavailable
 from server.store.protocol import CONFIGURING, EventReader, StoredEvent
 
@@ -23,6 +24,15 @@ _SPENDING = frozenset(("decided", "escalated", "rewarded"))
 _PIECE = 1000
 _MOST_OFFERS = 256
 """Kept for different demands and rules."""
+
+
+class RouterState(NamedTuple):
+    """What requests change of a router."""
+
+    created_us: int
+    configuration: Configuration
+    pace: Pace
+    watch: Watch
 
 
 class Router:
@@ -132,8 +142,18 @@ class Router:
         for holds, waiter in waiting:
             if not holds():
                 self._waiting.append((holds, waiter))
-            elif not waiter.done():
-                waiter.set_result(None)
+            else:
+                waiter.get_loop().call_soon_threadsafe(_wake, waiter)
+
+    def state(self) -> "RouterState":
+        """What requests change of it, as it is now."""
+        return RouterState(self.created_us, self.configuration, self.pace, self._watch.copy())
+
+    def put_back(self, state: "RouterState") -> None:
+        """Makes it what it was then; the epoch in use stays."""
+        self.created_us = state.created_us
+        self._watch = state.watch
+        self.restart(state.configuration, state.pace)
 
     def _policy_decides(self) -> bool:
         """Whether the epoch in use is of the policy that the log says decides."""
@@ -205,7 +225,7 @@ class Router:
             await waiter
 
 
-def refresh(routers: dict[str, Router], reader: EventReader, epochs: EpochFiles) -> None:
+def refresh(routers: dict[str, Router], reader: EventReader, epochs: Epochs) -> None:
     """Brings routers up to the log: all of its routers, each with its newest epoch and what was logged since."""
     last = reader.last_seq
     firsts = fold.first_events(reader, last)
@@ -225,7 +245,7 @@ def refresh(routers: dict[str, Router], reader: EventReader, epochs: EpochFiles)
         _follow(routers, {router_id: since[router_id] for router_id in paced}, reader, reader.read, last)
 
 
-def _resume(router: Router, reader: EventReader, epochs: EpochFiles) -> int:
+def _resume(router: Router, reader: EventReader, epochs: Epochs) -> int:
     """Puts a router back to its newest epoch: the last event that it knows of then, 0 where it has no epoch."""
     blob = fold.newest(epochs, router.id, reader.last_seq)
     if blob is None:
@@ -250,16 +270,20 @@ def _follow(
     while events := read(after, _PIECE, last):
         after = events[-1].seq
         for stored in events:
-            if stored.seq <= since.get(stored.router, last):
-                continue
-            router = routers[stored.router]
-            if stored.kind in CONFIGURING:
-                router.apply(record.decode(stored.kind, stored.body, stored.private).event)
+            if stored.seq > since.get(stored.router, last):
+                router = routers[stored.router]
+                follow(router, stored, reader)
                 if router.has_budget:
                     paced.add(router.id)
-            elif stored.kind in _SPENDING and router.has_budget:
-                _keep_pace(router, stored, reader)
     return paced
+
+
+def follow(router: Router, stored: StoredEvent, reader: EventReader) -> None:
+    """Tells a router of its next event, which is in the log."""
+    if stored.kind in CONFIGURING:
+        router.apply(record.decode(stored.kind, stored.body, stored.private).event)
+    elif stored.kind in _SPENDING and router.has_budget:
+        _keep_pace(router, stored, reader)
 
 
 def _keep_pace(router: Router, stored: StoredEvent, reader: EventReader) -> None:
@@ -267,6 +291,11 @@ def _keep_pace(router: Router, stored: StoredEvent, reader: EventReader) -> None
     after = apply(before, record.decode(stored.kind, stored.body, stored.private).event)
     if after is not None:
         router.keep_pace(stored.at_us, before, after)
+
+
+def _wake(waiter: asyncio.Future[None]) -> None:
+    if not waiter.done():
+        waiter.set_result(None)
 
 
 def configuration_at(reader: EventReader, router_id: str, upto: int) -> Configuration:

@@ -98,12 +98,14 @@ class Routing(routing_pb2_grpc.RoutingServicer):
 
     async def GetSession(self, request: pb.GetSessionRequest, context: _Context) -> pb.GetSessionResponse:
         """See the proto."""
+        await self._engine.current()
         router = self._requests.router(request.router)
         session_id = self._requests.required_id("session_id", request.session_id)
         return responses.get_session_response(await self._read(lambda: self._views.session(router, session_id)))
 
     async def GetDecision(self, request: pb.GetDecisionRequest, context: _Context) -> pb.GetDecisionResponse:
         """See the proto."""
+        await self._engine.current()
         router = self._requests.router(request.router)
         decision_id = self._requests.required_id("decision_id", request.decision_id)
         return responses.get_decision_response(await self._read(lambda: self._views.decision(router, decision_id)))

@@ -69,6 +69,10 @@ class SessionCache:
         self._sessions[key] = session
         self._sessions.move_to_end(key)
 
+    def forget(self, router: str, session_id: str) -> None:
+        """Drops a session that has become another one; the log knows."""
+        self._sessions.pop((router, session_id), None)
+
     def trim(self) -> None:
         """Drops the sessions longest unused."""
         while len(self._sessions) > self._capacity:

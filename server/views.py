@@ -13,7 +13,7 @@ from bandit.types import Decision
 from server import fold
 from server.commands import DecisionView, SessionView, Told
 from server.routers import Router
-from server.store.epochs import EpochFiles
+from server.store.epochs import Epochs
 from server.store.protocol import EventReader, StoredEvent
 
 _KEPT = 32
@@ -23,7 +23,7 @@ _PIECE = 1000
 class Views:
     """What GetSession and GetDecision show. Reads nothing but the log and the epochs; use it from one thread."""
 
-    def __init__(self, reader: EventReader, epochs: EpochFiles, routers: Mapping[str, Router]) -> None:
+    def __init__(self, reader: EventReader, epochs: Epochs, routers: Mapping[str, Router]) -> None:
         self._reader = reader
         self._epochs = epochs
         self._routers = routers

@@ -25,8 +25,8 @@ from server.dashboard import figures
 from server.dashboard.books import Books
 from server.dashboard.figures import Json
 from server.store.errors import StoreError
+from server.store.place import of_child
 from server.store.protocol import StoredEvent
-from server.store.sqlite import SqliteStore
 
 _log = logging.getLogger(__name__)
 
@@ -177,7 +177,7 @@ def _outcome(session: Session, i: int) -> Json:
 
 
 def _keep(data_dir: Path) -> None:
-    reader = SqliteStore.open_reader(data_dir)
+    reader = of_child(data_dir).reader()
     books = Books(reader, data_dir / FOLDER / _FILE)
     keeper = Keeper(reader, books)
     lines = _Lines()

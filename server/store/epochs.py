@@ -5,10 +5,11 @@
 
 import logging
 import struct
+from collections.abc import Sequence
 from contextlib import suppress
 from hashlib import blake2b
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 from urllib.parse import quote, unquote
 
 from bandit import epoch_file
@@ -31,8 +32,46 @@ class Epoch(NamedTuple):
     blob: bytes
 
 
+class Epochs(Protocol):
+    """Published epochs, wherever they are kept. One process saves and thins at a time; any process loads."""
+
+    def stamp(self, seq: int, digest: bytes) -> None:
+        """Say, before an epoch is saved that folds event `seq`, what that event's digest is."""
+        ...
+
+    def save(self, router: str, version: str, number: int, seq: int, blob: bytes) -> None:
+        """Publish an epoch, durably. Doing it again changes nothing. Raises StoreConflict where another one was."""
+        ...
+
+    def load(self, router: str, version: str, number: int) -> tuple[int, bytes] | None:
+        """(seq, blob), or None where there is no such epoch; a damaged one is logged and counts as none."""
+        ...
+
+    def latest(self, router: str, version: str, upto_seq: int) -> Epoch | None:
+        """The newest whole epoch that folds no event after `upto_seq`."""
+        ...
+
+    def versions(self, router: str) -> list[str]:
+        """The policy versions there are epochs of, in no meaningful order."""
+        ...
+
+    def numbers(self, router: str, version: str) -> list[int]:
+        """The numbers there are, ascending."""
+        ...
+
+    def thin(self, router: str, version: str, recent: int) -> list[int]:
+        """Delete all but about the last `recent` epochs and `recent` / 2 for each doubling of age before them.
+
+        An epoch whose age (the newest number minus its own) is in [recent·2^k, recent·2^(k+1)) stays if its
+        number is divisible by 2^(k+1). What stays at one age stayed at all earlier ones, so thinning often or
+        seldom comes to the same. The newest always stays: folds go on from it, whatever was erased of the log
+        before it. Returns the numbers deleted.
+        """
+        ...
+
+
 class EpochFiles:
-    """The epochs under a data directory. One process saves and thins; any process loads.
+    """The epochs under a data directory.
 
     Beside them stands a stamp: the last event that any of them folds, by its number and chain digest. It tells
     whether they belong to the log that is there, after a backup was put back say.
@@ -42,7 +81,7 @@ class EpochFiles:
         self._root = data_dir / "epochs"
 
     def stamp(self, seq: int, digest: bytes) -> None:
-        """Say, before an epoch is saved that folds event `seq`, what that event's digest is."""
+        """See Epochs."""
         make_directory(self._root)
         replace_file(self._root / _STAMP, struct.pack("<Q", seq) + digest)
 
@@ -98,7 +137,7 @@ class EpochFiles:
                 replace_file(place, content)
 
     def load(self, router: str, version: str, number: int) -> tuple[int, bytes] | None:
-        """(seq, blob), or None where there is no such epoch; a damaged one is logged and counts as none."""
+        """See Epochs."""
         path = self._path(router, version, number)
         try:
             content = path.read_bytes()
@@ -110,7 +149,7 @@ class EpochFiles:
         return found
 
     def latest(self, router: str, version: str, upto_seq: int) -> Epoch | None:
-        """The newest whole epoch that folds no event after `upto_seq`."""
+        """See Epochs."""
         for number in reversed(self.numbers(router, version)):
             found = self.load(router, version, number)
             if found is not None and found[0] <= upto_seq:
@@ -118,7 +157,7 @@ class EpochFiles:
         return None
 
     def versions(self, router: str) -> list[str]:
-        """The policy versions there are epochs of, in no meaningful order."""
+        """See Epochs."""
         directory = self._root / _encoded(router)
         return sorted(unquote(path.name) for path in directory.iterdir()) if directory.is_dir() else []
 
@@ -131,17 +170,8 @@ class EpochFiles:
         return sorted(int(stem) for stem in stems if stem.isascii() and stem.isdecimal())
 
     def thin(self, router: str, version: str, recent: int) -> list[int]:
-        """Delete all but about the last `recent` epochs and `recent` / 2 for each doubling of age before them.
-
-        An epoch whose age (the newest number minus its own) is in [recent·2^k, recent·2^(k+1)) stays if its
-        number is divisible by 2^(k+1). What stays at one age stayed at all earlier ones, so thinning often or
-        seldom comes to the same. The newest always stays: folds go on from it, whatever was erased of the log
-        before it. Returns the numbers deleted.
-        """
-        if recent < 1:
-            raise ValueError("recent must be at least 1")
-        numbers = self.numbers(router, version)
-        deleted = [number for number in numbers if number % _spacing(numbers[-1] - number, recent)]
+        """See Epochs."""
+        deleted = to_thin(self.numbers(router, version), recent)
         for number in deleted:
             self._path(router, version, number).unlink(missing_ok=True)
         if deleted:
@@ -153,6 +183,13 @@ class EpochFiles:
 
     def _path(self, router: str, version: str, number: int) -> Path:
         return self._directory(router, version) / f"{number}{_SUFFIX}"
+
+
+def to_thin(numbers: Sequence[int], recent: int) -> list[int]:
+    """Those of ascending epoch numbers that are to be deleted, see `Epochs.thin`."""
+    if recent < 1:
+        raise ValueError("recent must be at least 1")
+    return [number for number in numbers if number % _spacing(numbers[-1] - number, recent)]
 
 
 def _spacing(age: int, recent: int) -> int:

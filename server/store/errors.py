@@ -42,6 +42,10 @@ class StoreMoved(StoreError):
     """Another replica has appended what makes a difference. Nothing was written: read it, and decide again."""
 
 
+class StoreFenced(StoreError):
+    """Another process has taken over what only one may do. Nothing was written: stop doing it."""
+
+
 class StoreTooNew(StoreError):
     """The store was written by a later version, with a schema this one does not know."""
 

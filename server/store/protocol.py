@@ -1,6 +1,7 @@
 """The protocol every store obeys: events in, the same events out, in one dense sequence."""
 
 from collections.abc import Callable, Collection, Sequence
+from contextlib import AbstractContextManager
 from typing import Protocol
 
 import msgspec
@@ -149,7 +150,10 @@ class SharedStore(Store, Protocol):
     """
 
     def news(self) -> list[StoredEvent]:
-        """What others have appended since `last_seq`: the next events, none where there are none as of this call."""
+        """What has been appended since `last_seq`: the next events, none where there are none as of this call.
+
+        After an append that failed that may be events of its own, once `recover` has succeeded.
+        """
         ...
 
     def append_unless(
@@ -160,4 +164,8 @@ class SharedStore(Store, Protocol):
         Raises StoreMoved, and nothing is written, where `contradict` says of others' events that they make a
         difference to the new ones. It must not use the store.
         """
+        ...
+
+    def held(self) -> AbstractContextManager[None]:
+        """Nobody else appends while it is open. What is appended within is durable when it has closed."""
         ...

@@ -37,7 +37,7 @@ def test_bad_usage_is_one_line_and_exit_2(tmp_path):
     assert "COMMAND" in refused()
     assert "nonsense" in refused("nonsense")
     assert "--frobnicate" in refused("serve", "--frobnicate")
-    assert "--store" in refused("serve", "--store", "postgresql://x")
+    assert "--store" in refused("serve", "--store", "mysql://x")
     assert "--listen" in refused("serve", "--listen", "nowhere")
     assert "--http" in refused("serve", "--http", "127.0.0.1:99999")
     assert "--insecure" in refused("serve", "--listen", "0.0.0.0:0")

@@ -18,6 +18,7 @@ ANSWER_SECONDS = 4.0
 """A database that has not answered by then is away: a network that is cut tells nobody."""
 
 _AT_ONCE_SECONDS = 1.0
+_AWAY_SECONDS = 0.2
 _SCAN_SECONDS = 3600.0
 _LIMITS = {
     "connect_timeout": 3,
@@ -78,6 +79,7 @@ class Database:
         self._lock = threading.RLock()
         self._connection: _Connection | None = None
         self._closed = False
+        self._away_until = 0.0
 
     def rows(self, statement: str, *arguments: object, doubt: int | None = None) -> list[tuple[Any, ...]]:
         """Every row of a query; it is asked again where a connection turns out to be lost that was there before.
@@ -101,8 +103,11 @@ class Database:
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        """What is done within is done as a whole or not at all."""
+        """What is done within is done as a whole or not at all; within another one, as a part of that."""
         with self._lock:
+            if self._in_transaction():
+                yield
+                return
             self._rows("BEGIN", (), None)
             try:
                 yield
@@ -160,9 +165,13 @@ class Database:
         if self._closed:
             raise StoreUnavailable("the store is closed")
         if self._connection is None:
+            if time.monotonic() < self._away_until:
+                raise StoreUnavailable(f"{self._name} cannot be reached")
             try:
                 connection = _Connection.connect(autocommit=True, **self._parts)
             except psycopg.Error as error:
+                # Whoever asks next is not to wait as long again.
+                self._away_until = time.monotonic() + _AWAY_SECONDS
                 raise StoreUnavailable(f"{self._name} cannot be reached: {_line(error)}") from error
             try:
                 self._prepare(connection)

@@ -40,6 +40,21 @@ MIGRATIONS: tuple[str, ...] = (
         digest bytea NOT NULL
     );
     INSERT INTO head (seq, digest) VALUES (0, decode(repeat('00', 32), 'hex'));
+    CREATE TABLE leases (
+        name  text PRIMARY KEY,
+        token bigint NOT NULL,
+        until timestamptz NOT NULL
+    );
+    CREATE TABLE epochs (
+        router  text COLLATE "C" NOT NULL,
+        version text COLLATE "C" NOT NULL,
+        number  bigint NOT NULL,
+        seq     bigint NOT NULL,
+        content bytea NOT NULL,
+        PRIMARY KEY (router, version, number)
+    );
+    ALTER TABLE epochs ALTER COLUMN content SET STORAGE EXTERNAL;
+    CREATE INDEX epochs_by_number ON epochs (router, number);
     """,
 )
 
@@ -109,3 +124,34 @@ FOUND_BY_INDEX = (
     ),
 )
 """What is wrong with an event, how it is found by its number, and how by its index."""
+
+TAKE_LEASE = """
+    INSERT INTO leases AS lease (name, token, until)
+    VALUES (%b, 1, clock_timestamp() + make_interval(secs => %b))
+    ON CONFLICT (name) DO UPDATE SET token = lease.token + 1, until = excluded.until
+    WHERE lease.until < clock_timestamp()
+    RETURNING token
+"""
+RENEW_LEASE = (
+    "UPDATE leases SET until = clock_timestamp() + make_interval(secs => %b) WHERE name = %b AND token = %b RETURNING 1"
+)
+HOLDS_LEASE = "SELECT 1 FROM leases WHERE name = %b AND token = %b"
+
+PUBLISH = f"""
+    WITH held AS (SELECT 1 FROM leases WHERE name = %b AND token = %b FOR SHARE),
+    published AS (
+        INSERT INTO epochs (router, version, number, seq, content) SELECT %b, %b, %b, %b, %b FROM held
+        ON CONFLICT DO NOTHING RETURNING 1
+    )
+    SELECT count(*), pg_notify('{SCHEMA}', '') FROM published
+"""
+"""Who took the lease over waits for this statement, or this one finds that it is no longer held."""
+EPOCH = "SELECT content FROM epochs WHERE router = %b AND version = %b AND number = %b"
+LATEST_EPOCHS = (
+    "SELECT number, content FROM epochs WHERE router = %b AND version = %b AND seq <= %b AND number < %b "
+    "ORDER BY number DESC LIMIT 1"
+)
+EPOCH_VERSIONS = "SELECT DISTINCT version FROM epochs WHERE router = %b"
+EPOCH_NUMBERS = "SELECT number FROM epochs WHERE router = %b AND version = %b ORDER BY number"
+NEWEST_EPOCHS = "SELECT DISTINCT ON (router) router, version, number FROM epochs ORDER BY router, number DESC"
+THIN_EPOCHS = "DELETE FROM epochs WHERE router = %b AND version = %b AND number = ANY(%b::bigint[])"

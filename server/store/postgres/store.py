@@ -9,12 +9,12 @@ handle remembers where it saw the head last, and says when a database comes back
 """
 
 import threading
-from collections.abc import Callable, Collection, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from typing import Self
 
 from server.store import verify
-from server.store.errors import StoreConflict, StoreDamaged, StoreMoved, StoreTooNew, StoreUnavailable
+from server.store.errors import StoreConflict, StoreDamaged, StoreError, StoreMoved, StoreTooNew, StoreUnavailable
 from server.store.head import Head
 from server.store.postgres import schema
 from server.store.postgres.connection import Database, described
@@ -122,6 +122,8 @@ class PostgresStore(PostgresReader):
         self._refusing = False
         self._crowded = False
         """Whether others appended meanwhile, last time: then the head is locked at once."""
+        self._before_append: Head | None = None
+        """What was known before the last append, of which `held` may not have come to an end."""
         with ExitStack() as opened:
             self._writer = Database(url)
             opened.callback(self._writer.close)
@@ -173,8 +175,26 @@ class PostgresStore(PostgresReader):
                 self._refusing = False
                 raise
             self._refusing = False
-            self._known = added.head
+            self._before_append, self._known = self._known, added.head
             return others
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """See SharedStore."""
+        if self._refusing:
+            raise StoreUnavailable("an earlier append failed and the store has not recovered")
+        self._before_append = None
+        try:
+            with self._writer.transaction():
+                self._writer.once(schema.LOCK_HEAD)
+                yield
+        except (StoreConflict, StoreMoved):
+            raise
+        except StoreError:
+            # Whether it was committed is for `recover` to find out.
+            self._refusing = True
+            self._known = self._before_append or self._known
+            raise
 
     def _append_locked(
         self, events: Sequence[NewEvent], added: "_Added", contradict: Callable[[Sequence[StoredEvent]], bool]
@@ -223,9 +243,9 @@ class PostgresStore(PostgresReader):
     def recover(self) -> int:
         """See Store."""
         with self._write_lock:
-            self._known = verify.check_head(Rows(self._writer), self._known)
+            last = verify.check_head(Rows(self._writer), self._known)
             self._refusing = False
-            return self._known.seq
+            return last.seq
 
     def close(self) -> None:
         """See EventReader."""
