@@ -2,14 +2,16 @@
 
 import argparse
 import asyncio
+import itertools
 import json
+import random
 import subprocess
 import sys
 import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -29,6 +31,9 @@ _AGENTS = 32
 _SESSIONS = 3000
 _SEED = 7
 _STOP_SECONDS = 60.0
+_SESSIONS_A_SECOND = 8.0
+_ATTEMPT_SECONDS = (0.5, 4.0)
+"""Of those that go on."""
 
 
 def add_demo(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") -> None:
@@ -43,6 +48,11 @@ def add_demo(subparsers: "argparse._SubParsersAction[argparse.ArgumentParser]") 
         "--sessions", type=_positive, default=_SESSIONS, metavar="N", help="sessions to run (%(default)s)"
     )
     parser.add_argument("--agents", type=_positive, default=_AGENTS, metavar="N", help="agents at once (%(default)s)")
+    parser.add_argument(
+        "--serve",
+        action="store_true",
+        help="then go on, at a few sessions a second, until Ctrl-C: for whoever looks at the dashboard",
+    )
     parser.add_argument("--seed", type=int, default=_SEED, help="of the simulated work (%(default)s)")
     parser.add_argument(
         "--json", metavar="FILE", help="also write the result as JSON; - for stdout, and nothing else there"
@@ -81,24 +91,28 @@ def run(args: argparse.Namespace) -> int:
     """Runs the demo; 0 where every session was brought to its end."""
     to_stdout = args.json == "-"
     console = Console(stderr=to_stdout)
-    with _server() as target:
+    with _server() as (target, page):
         started = time.monotonic()
         world, ledger = asyncio.run(_drive(target, args.sessions, args.agents, args.seed, console))
         seconds = time.monotonic() - started
-    result = _result(world, ledger, seconds)
-    _show(result, console)
-    if args.json:
-        text = json.dumps(result, indent=2)
-        if to_stdout:
-            print(text)
-        else:
-            Path(args.json).write_text(text + "\n")
+        result = _result(world, ledger, seconds)
+        _show(result, console)
+        if args.json:
+            text = json.dumps(result, indent=2)
+            if to_stdout:
+                print(text)
+            else:
+                Path(args.json).write_text(text + "\n")
+        if args.serve:
+            console.print(f"\nThe dashboard is at [bold]http://{page}/[/], gRPC at {target}. Ctrl-C ends both.")
+            with suppress(KeyboardInterrupt):
+                asyncio.run(_go_on(target, world, args.agents, args.seed))
     return 0
 
 
 @contextmanager
-def _server() -> Iterator[str]:
-    """A server of its own on a free port, with an empty store that goes with it; yields its gRPC address."""
+def _server() -> Iterator[tuple[str, str]]:
+    """A server of its own on free ports, with an empty store that goes with it; yields its gRPC and HTTP addresses."""
     with tempfile.TemporaryDirectory(prefix="pointsman-demo-") as folder:
         command = [sys.executable, "-m", "server.cli", "serve", "--listen", "127.0.0.1:0", "--http", "127.0.0.1:0"]
         log = Path(folder, "server.log")
@@ -111,7 +125,8 @@ def _server() -> Iterator[str]:
             line = process.stdout.readline()
             if not line.startswith("pointsman ready grpc="):
                 raise RuntimeError(f"the server did not start:\n{log.read_text()}")
-            yield line.split()[2].removeprefix("grpc=")
+            grpc, http = line.split()[2:4]
+            yield grpc.removeprefix("grpc="), http.removeprefix("http=")
         finally:
             process.terminate()
             process.wait(_STOP_SECONDS)
@@ -130,7 +145,7 @@ async def _drive(target: str, sessions: int, agents: int, seed: int, console: Co
 
             async def agent() -> None:
                 for task in queue:
-                    await _session(client, world, task, ledger)
+                    await _session(client, world, task, ledger, world.tasks[task].id)
                     spent, always = sum(ledger.cost_usd), float(world.cost_usd[ledger.tasks, best].sum())
                     rate = sum(ledger.success) / len(ledger.tasks)
                     told = f"{rate:6.1%} resolved, ${spent:9.2f} spent, {1 - spent / always:4.0%} saved"
@@ -142,15 +157,34 @@ async def _drive(target: str, sessions: int, agents: int, seed: int, console: Co
     return world, ledger
 
 
-async def _session(client: AsyncClient, world: Table, task: int, ledger: Ledger) -> None:
-    """One session as an agent lives it: ask, work, and on failure ask again."""
+async def _go_on(target: str, world: Table, agents: int, seed: int) -> None:
+    """Begins the same work over and over, a few sessions a second, for ever; each attempt takes some seconds."""
+    rng = random.Random(seed)
+    again = ((f"again-{round_}", task) for round_ in itertools.count(1) for task in range(len(world.tasks)))
+    async with AsyncClient(target, timeout_seconds=30.0) as client, asyncio.TaskGroup() as group:
+
+        async def agent() -> None:
+            for name, task in again:
+                await asyncio.sleep(rng.expovariate(_SESSIONS_A_SECOND / agents))
+                session_id = f"{world.tasks[task].id}-{name}"
+                await _session(client, world, task, Ledger(), session_id, seconds=rng.uniform(*_ATTEMPT_SECONDS))
+
+        for _ in range(agents):
+            group.create_task(agent())
+
+
+async def _session(
+    client: AsyncClient, world: Table, task: int, ledger: Ledger, session_id: str, seconds: float = 0.0
+) -> None:
+    """One session as an agent lives it: ask, work (for so long), and on failure ask again."""
     position = {arm.id: k for k, arm in enumerate(world.arms)}
     # The fleet's features are numbers and categories, which mean the same on both sides of the wire.
     features = {name: value for name, value in world.tasks[task].features.items() if isinstance(value, float | str)}
-    choice = await client.select(features, session_id=world.tasks[task].id)
+    choice = await client.select(features, session_id=session_id)
     arms, spent = [choice.arm], 0.0
     while True:
         k = position[choice.arm]
+        await asyncio.sleep(seconds)
         success, cost_usd = float(world.success[task, k]), float(world.cost_usd[task, k])
         spent += cost_usd
         following = None

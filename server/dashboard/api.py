@@ -142,7 +142,12 @@ class Api:
             {
                 "sessions": sum(evidence.told),
                 "differences": [
-                    {"condition": condition.text, **interval._asdict()}
+                    {
+                        "condition": condition.text,
+                        "metric": condition.metric,
+                        "offset": condition.offset,
+                        **interval._asdict(),
+                    }
                     for condition, interval in evidence.differences()
                 ],
             }

@@ -107,12 +107,13 @@ def _interval(found: Interval) -> Json:
 
 
 def _baseline(of_arms: Sequence[Json], usable: Sequence[str], baseline: str | None) -> Json | None:
-    """Which arm savings are counted against: the router's baseline, else the arm of most success."""
+    """Which arm savings are counted against: the router's baseline, else the arm of most success as foretold, which is
+    less easily led astray by luck than what a few attempts showed."""
     if baseline is not None:
         return {"arm": baseline, "why": "the router's baseline"}
-    there = {arm["arm"]: level for arm in of_arms if arm["arm"] in usable and (level := _level(arm["success"]))}
+    there = {arm["arm"]: arm["success"]["foretold"] for arm in of_arms if arm["arm"] in usable and arm["success"]}
     best = max(there, key=lambda arm: there[arm], default=None)
-    return {"arm": best, "why": "the arm of most success"} if best is not None else None
+    return {"arm": best, "why": "the most successful arm"} if best is not None else None
 
 
 def _level(alone: Json | None) -> float | None:

@@ -34,7 +34,7 @@ FOLDER = "dashboard"
 _FILE = "books"
 _POLL_SECONDS = 0.5
 _SAVE_SECONDS = 60.0
-_SHADOW_EVENTS = 8_000
+_SHADOW_EVENTS = 4_000
 """How many of the last events shadows are compared over, …"""
 _SHADOW_SECONDS = 30.0
 """… and how long that stands."""
