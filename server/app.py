@@ -185,6 +185,7 @@ async def _serve(
                 closing.push_async_callback(tls.stop)
         except RuntimeError as error:
             raise OSError(f"cannot listen on {listen}") from error
+        inspection = Inspection(data_dir, engine.condemn)
         keeping = Keeping(data_dir)
         dashboard = Api(
             Doors(access, config.service.hosts),
@@ -195,6 +196,7 @@ async def _serve(
             engine=engine,
             keeping=keeping,
             healthy=lambda: health.serving,
+            whole=lambda: inspection.whole,
         )
         routes = [*web.health(lambda: health.serving), *dashboard.routes()]
         pages = await web.serve(http.host, http.port, routes, tls=tls.for_http if tls is not None else None)
@@ -226,7 +228,6 @@ async def _serve(
         closing.push_async_callback(archiver.stop)
         await server.start()
         await health.tell(True)
-        inspection = Inspection(data_dir, engine.condemn)
         await inspection.start()
         closing.push_async_callback(inspection.stop)
         _collect_seldom()

@@ -27,6 +27,8 @@ class Inspection:
 
     def __init__(self, data_dir: Path, on_damage: Callable[[StoreDamaged], None]) -> None:
         self._command = [sys.executable, "-m", "server.inspection", str(data_dir)]
+        self.whole: bool | None = None
+        """Whether the log was found whole since the start; None while that is not known."""
         self._on_damage = on_damage
         self._running: asyncio.Task[None] | None = None
 
@@ -57,6 +59,7 @@ class Inspection:
         for problem in problems:
             damage = StoreDamaged(problem.seq, problem.what)
             _log.critical("the log is damaged: %s", damage)
+        self.whole = not problems
         if problems:
             self._on_damage(StoreDamaged(problems[0].seq, problems[0].what))
         else:

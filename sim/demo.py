@@ -5,6 +5,7 @@ import asyncio
 import itertools
 import json
 import random
+import signal
 import subprocess
 import sys
 import tempfile
@@ -89,6 +90,8 @@ class Ledger:
 
 def run(args: argparse.Namespace) -> int:
     """Runs the demo; 0 where every session was brought to its end."""
+    # The server is to end with this, however it is told to.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     to_stdout = args.json == "-"
     console = Console(stderr=to_stdout)
     with _server() as (target, page):

@@ -12,6 +12,7 @@ from aiohttp import web
 from google.protobuf import json_format
 from google.protobuf.message import Message
 
+from bandit.errors import Unknown
 from pointsman.v1 import admin_pb2
 from pointsman.v1 import routing_pb2 as pb
 from server.admin import Admin
@@ -49,7 +50,9 @@ class Api:
         engine: Engine,
         keeping: Keeping,
         healthy: Callable[[], bool],
+        whole: Callable[[], bool | None],
     ) -> None:
+        """`whole` tells whether the log was found so since the start; None while that is not known."""
         self._doors = doors
         self._routing = routing
         self._admin = admin
@@ -58,6 +61,7 @@ class Api:
         self._engine = engine
         self._keeping = keeping
         self._healthy = healthy
+        self._whole = whole
         self._version = metadata.version("pointsman")
         self._acts: Mapping[str, tuple[type[Message], Act]] = {
             "availability": (admin_pb2.SetAvailabilityRequest, admin.SetAvailability),
@@ -80,7 +84,7 @@ class Api:
             "/api/decisions": self._kept("decisions"),
             "/api/sessions": self._kept("open"),
             "/api/shadows": self._kept("shadows"),
-            "/api/log": self._kept("log"),
+            "/api/find": self.find,
             "/api/decision": self.decision,
             "/api/session": self.session,
         }
@@ -110,6 +114,7 @@ class Api:
             "caller": {"name": caller.name, "signed_in": bool(caller.token_id)},
             "serving": self._healthy(),
             "trouble": self._engine.trouble,
+            "whole": self._whole(),
             "routers": routers,
         }
         return web.json_response(told, headers=_FRESH)
@@ -173,6 +178,20 @@ class Api:
             return _json(await self._keeping.ask(what, router=self._readable(request)))
 
         return answer
+
+    async def find(self, request: web.Request) -> web.Response:
+        """What an id names: a decision, a session, or nothing."""
+        router, name = self._readable(request), request.query.get("id", "")
+        try:
+            await self._routing.GetDecision(pb.GetDecisionRequest(router=router, decision_id=name), _NO_CONTEXT)
+            return web.json_response({"id": name}, headers=_FRESH)
+        except Unknown:
+            pass
+        try:
+            await self._routing.GetSession(pb.GetSessionRequest(router=router, session_id=name), _NO_CONTEXT)
+            return web.json_response({"session": name}, headers=_FRESH)
+        except Unknown:
+            return web.json_response({}, headers=_FRESH)
 
     async def decision(self, request: web.Request) -> web.Response:
         """Why this model?"""

@@ -46,7 +46,7 @@ class Question(msgspec.Struct, frozen=True, kw_only=True):
 
     number: int
     what: str
-    """`overview`, `decisions`, `open`, `shadows` or `log`."""
+    """`overview`, `decisions`, `open` or `shadows`."""
     router: str = ""
     range: str = ""
     arms: tuple[str, ...] = ()
@@ -79,16 +79,8 @@ class Keeper:
             case "shadows" if ledger is not None:
                 found = {"shadows": self._compared(question.router)}
             case _:
-                found = {}
-        return {**found, "log": self._log_state()}
-
-    def _log_state(self) -> Json:
-        books = self._books
-        return {
-            "read": books.seq,
-            "taken_over": books.began,
-            "problems": [{"seq": problem.seq, "what": problem.what} for problem in books.problems],
-        }
+                raise ValueError(f"there is no answer to {question.what!r} of {question.router!r}")
+        return {**found, "read": self._books.seq}
 
     def _decision(self, router: str, seq: int) -> Json | None:
         stored = self._reader.event(seq)

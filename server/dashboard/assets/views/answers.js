@@ -7,11 +7,11 @@ export function answers({ router, ask, link }) {
   const root = h("div", { class: "view" }, h("p", { class: "quiet" }, "Loading…"));
 
   async function load() {
-    const [told, figures, recent] = await Promise.all([ask("router", { router }), ask("overview", { router, range: "all" }), ask("decisions", { router })]);
-    return { told, totals: figures.totals, forecasts: figures.forecasts, kept: figures.log, recent: recent.decisions[0] ?? null };
+    const [told, figures, recent, state] = await Promise.all([ask("router", { router }), ask("overview", { router, range: "all" }), ask("decisions", { router }), ask("state")]);
+    return { told, totals: figures.totals, forecasts: figures.forecasts, whole: state.whole, recent: recent.decisions[0] ?? null };
   }
 
-  function show({ told, totals, forecasts, kept, recent }) {
+  function show({ told, totals, forecasts, whole, recent }) {
     const { router: it, arms } = told;
     const { objective, learning } = it.settings;
     const here = arms.filter((arm) => !arm.retired);
@@ -32,7 +32,7 @@ export function answers({ router, ask, link }) {
       say("Are the probabilities logged?", `Each decision logs the very vector it was drawn from; at least ${percent(learning.exploration_floor)} of it is even over the eligible arms, so that other policies can be judged on this log: `, h("code", {}, "pointsman replay"), "."),
       say("More than two arms?", `This router has ${count(here.length)}. `, to("arms", "Arms"), "."),
       say("Does another policy do better?", "Put it in shadow, then start it as a canary: the guard promotes it or rolls it back on bounds that hold however often one looks. ", to("policies", "Policies"), "."),
-      say("Is the log whole?", kept.problems.length ? `No: ${kept.problems.length} problems were found. ` : `Its hash chain holds up to event ${count(kept.read)}. `, to("log", "The log"), ".")));
+      say("Is the log whole?", whole === null ? "It is being verified since the start. " : whole ? "Yes: since this start every event was held against its hash chain. " : "No. ", to("log", "The log"), ".")));
   }
 
   return { root, load, show };

@@ -39,6 +39,7 @@ export function decisions({ router, ask, link, go }) {
   const find = h("input", { type: "search", placeholder: "id of a decision or session", "aria-label": "Find a decision or session by its id", maxlength: 256, size: 30 });
   const filter = { arm: "", reason: "" };
   let most = PAGE;
+  const lost = h("p", { class: "trouble", role: "alert" });
   const list = h("div", {});
   const filters = h("div", { class: "filters" });
   const root = h("div", { class: "view" },
@@ -46,14 +47,13 @@ export function decisions({ router, ask, link, go }) {
       h("form", { class: "inline", role: "search", onsubmit: async (event) => {
         event.preventDefault();
         const id = find.value.trim();
-        if (id) go(link("decision", (await isDecision(id)) ? { id } : { session: id }));
+        if (!id) return;
+        const found = await ask("find", { router, id });
+        if (found.id ?? found.session) go(link("decision", found));
+        else lost.textContent = `No decision or session of this router has the id ${visible(id)}.`;
       } }, find, h("button", { class: "button" }, "Explain"))),
-    filters, list);
+    lost, filters, list);
   let last = null;
-
-  async function isDecision(id) {
-    return ask("decision", { router, id }).then(() => true, () => false);
-  }
 
   async function load() {
     const [{ decisions: found }, figures] = await Promise.all([ask("decisions", { router }), ask("overview", { router, range: "all" })]);

@@ -7,14 +7,14 @@ export function log({ router, ask }) {
   const root = h("div", { class: "view" }, h("p", { class: "quiet" }, "Loading…"));
 
   async function load() {
-    const [told, kept, state] = await Promise.all([ask("router", { router }), ask("log", { router }), ask("state")]);
-    return { told: told.router, kept: kept.log, state: { serving: state.serving, trouble: state.trouble, version: state.version } };
+    const [told, figures, state] = await Promise.all([ask("router", { router }), ask("overview", { router, range: "minutes" }), ask("state")]);
+    return { told: told.router, read: figures.read, state: { serving: state.serving, trouble: state.trouble, whole: state.whole, version: state.version } };
   }
 
-  function show({ told, kept, state }) {
+  function show({ told, read, state }) {
     const last = Number(told.last_sequence);
     const lag = last - Number(told.learned_sequence);
-    const unread = last - kept.read;
+    const unread = last - read;
     refill(root, h("div", { class: "bar" }, h("h1", {}, "Log")),
       h("div", { class: "pair" },
         h("div", { class: "list" }, card("Health", facts([
@@ -23,14 +23,10 @@ export function log({ router, ask }) {
           ["events", `${count(last)} in the log of the whole service`],
           ["learned", `up to event ${count(told.learned_sequence)}; ${lag > 0 ? `${count(lag)} behind` : "level with the log"}${told.mode === "MODE_FROZEN" ? ", frozen" : ""}`],
           ["epoch", Number(told.epoch) ? h("span", {}, `${count(told.epoch)}, hash `, h("code", {}, told.epoch_hash)) : "0: nothing learned yet"],
-          ["verified", kept.problems.length ? h("span", { class: "pill bad" }, `${kept.problems.length} problems`)
-            : h("span", {}, h("span", { class: "pill good" }, "hash chain whole"), ` ${kept.taken_over
-              ? `events ${count(kept.taken_over + 1)} to ${count(kept.read)} since this start, those before when they were first read`
-              : `every event from the first to ${count(kept.read)}`}`)],
-          ["this page", unread > 0 ? `has read ${percent(kept.read / last, 0)} of the log; ${count(unread)} events to go` : "level with the log"],
+          ["verified", state.whole === null ? "every event is being held against the hash chain" : state.whole ? h("span", { class: "pill good" }, "whole, from the first event on") : h("span", { class: "pill bad" }, "damaged")],
+          ["this page", unread > 0 ? `has read ${percent(read / last, 0)} of the log; ${count(unread)} events to go` : "level with the log"],
           ["version", state.version],
         ]),
-        kept.problems.length ? h("ul", {}, kept.problems.map((problem) => h("li", {}, problem.seq === null ? "" : `event ${count(problem.seq)}: `, problem.what))) : null,
         h("p", { class: "quiet" }, "The same prefix of the log gives the same epoch and hash, before and after a restart. ", h("code", {}, "pointsman check"), " verifies a whole data directory.")),
           card("Rules", rules(told.settings.rules.rules))),
         card("What this router is out for", settings(told))));

@@ -38,7 +38,7 @@ export function overview({ router, range, ask, link, go }) {
     last = data;
     const { figures, told } = data;
     assign(router, figures.arms);
-    const read = figures.log.read;
+    const { read } = figures;
     const log = Number(told.router.last_sequence);
     const behind = log - read > 2000 ? h("p", { class: "banner", role: "status" },
       `The log is being read: ${percent(read / log, 0)} of ${count(log)} events so far. Figures grow until it is done.`) : null;
