@@ -13,8 +13,8 @@ from server.overload import Bound
 
 _MOST_OPEN = 256
 """Health checks at once."""
-_MOST_BEING_READ = 1024
-"""Further calls, whose message is still coming in."""
+_MOST_REFUSED = 8192
+"""Calls at once that are being told that there is no room, or nobody known."""
 
 _Metadata: TypeAlias = Iterable[tuple[str, str | bytes]]
 
@@ -27,7 +27,9 @@ class Admission:
         self.requests = Bound("requests", calls=limits.pending_requests, bytes_=limits.pending_bytes)
         self.streams = Bound("streams", calls=limits.streams, bytes_=limits.pending_bytes)
         self.open = Bound("health checks", calls=_MOST_OPEN, bytes_=limits.pending_bytes)
-        self.most_calls = limits.pending_requests + limits.streams + _MOST_OPEN + _MOST_BEING_READ
+        self.most_of_one = limits.pending_requests + limits.streams
+        """Calls at once over one connection: its caller sends others when these have ended."""
+        self.most_calls = self.most_of_one + _MOST_OPEN + _MOST_REFUSED
         """Beyond these grpc refuses by itself."""
 
     def by_header(self, right: Right | None, metadata: _Metadata) -> Caller | None:

@@ -162,8 +162,13 @@ async def _serve(
         closing.push_async_callback(access.stop)
         admission = Admission(access, config.limits)
         server = grpc.aio.server(
-            # Two servers on one port would each get half of the calls.
-            options=[("grpc.max_receive_message_length", config.limits.message_bytes), ("grpc.so_reuseport", 0)],
+            options=[
+                ("grpc.max_receive_message_length", config.limits.message_bytes),
+                # Two servers on one port would each get half of the calls.
+                ("grpc.so_reuseport", 0),
+                # What a connection sends beyond its first calls would be kept for it; so the caller keeps it.
+                ("grpc.max_concurrent_streams", admission.most_of_one),
+            ],
             maximum_concurrent_rpcs=admission.most_calls,
         )
         register(routing_pb2_grpc.add_RoutingServicer_to_server, routing, server, admission)

@@ -24,8 +24,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Entries of `allow`, `deny`, `required_capabilities`, of an arm's capabilities and figures."""
     batch: _Count = 1024
     """Requests of one BatchSelect."""
-    pending_requests: _Count = 4096
-    """Calls that wait for their answer at once; beyond, callers are told to come back."""
+    pending_requests: _Count = 1024
+    """Calls that wait for their answer at once; beyond, callers are told when to come back."""
     pending_bytes: Annotated[int, msgspec.Meta(ge=1024, le=2**40)] = 64 * 1024 * 1024
     """Of the messages of those calls."""
     streams: _Count = 64

@@ -32,28 +32,31 @@ class Bound:
         self._what = what
         self._most_calls = calls
         self._calls = 0
-        self._bytes_left = bytes_
+        self._most_bytes = bytes_
+        self._bytes = 0
 
-    def require_room(self) -> None:
-        """Raises Overloaded where there is no room for another call."""
-        if self._calls >= self._most_calls or self._bytes_left <= 0:
+    def enter(self) -> None:
+        """A call begins, and is under way until `leave`. Raises Overloaded where there are too many."""
+        if self._calls >= self._most_calls or self._bytes >= self._most_bytes:
             raise Overloaded(f"too many {self._what} are under way", _COME_BACK_SECONDS)
-
-    def enter(self, size: int) -> None:
-        """A call with a message of so many bytes is under way until `leave`. Raises Overloaded where there is no room.
-
-        A message that is larger than all the room there is is taken when it is alone.
-        """
-        self.require_room()
-        if self._calls and size > self._bytes_left:
-            raise Overloaded(f"too many bytes of {self._what} are under way", _COME_BACK_SECONDS)
         self._calls += 1
-        self._bytes_left -= size
 
-    def leave(self, size: int) -> None:
+    def leave(self) -> None:
         """Such a call has ended."""
         self._calls -= 1
-        self._bytes_left += size
+
+    def hold(self, size: int) -> None:
+        """A message of so many bytes is kept until `release`. Raises Overloaded where they are too many.
+
+        A message that is larger than all of that is taken where there is no other.
+        """
+        if self._bytes and self._bytes + size > self._most_bytes:
+            raise Overloaded(f"the {self._what} under way are too large", _COME_BACK_SECONDS)
+        self._bytes += size
+
+    def release(self, size: int) -> None:
+        """Such a message is done with."""
+        self._bytes -= size
 
 
 class Pace:

@@ -24,9 +24,6 @@ from server.status import abort
 
 _Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 
-_OPEN_SECONDS = 5.0
-"""How long a call that anybody may make may take to send its message."""
-
 
 def register(
     add_to_server: Callable[[Any, Any], None], servicer: object, server: grpc.aio.Server, admission: Admission
@@ -71,7 +68,8 @@ class _Method:
 
     def __init__(self, handler: Any, right: rights.Right | None, admission: Admission) -> None:
         incoming, outgoing = handler.request_streaming, handler.response_streaming
-        handle = getattr(handler, _kind(incoming, outgoing))
+        kind = f"{'stream' if incoming else 'unary'}_{'stream' if outgoing else 'unary'}"
+        handle = getattr(handler, kind)
         self._right = right
         self._admission = admission
         self._decode = handler.request_deserializer
@@ -79,47 +77,46 @@ class _Method:
             self._bound = admission.open
         else:
             self._bound = admission.streams if incoming or outgoing else admission.requests
-        if right is None and not incoming:
-            # grpc waits for a message for as long as the caller likes, and the call would not be counted meanwhile.
-            handle, incoming = functools.partial(_read_soon, handle), True
         self._streamed = incoming
         self._handle = handle
         self._answering = self._stream if inspect.isasyncgenfunction(handle) else self._answer
-        self._make = getattr(grpc, f"{_kind(incoming, outgoing)}_rpc_method_handler")
+        self._make = getattr(grpc, f"{kind}_rpc_method_handler")
         self._serialise = handler.response_serializer
 
     def begin(self, metadata: Any) -> Any:
-        """The handler of one call. One that is not taken gets a handler that reads nothing."""
+        """The handler of one call, in whose task this is called. One that is not taken gets a handler that reads
+        nothing."""
         try:
             caller = self._admission.by_header(self._right, metadata)
-            self._bound.require_room()
+            self._bound.enter()
         except PointsmanError as error:
             return grpc.stream_stream_rpc_method_handler(functools.partial(_refuse, error))
+        task = asyncio.current_task()
+        assert task is not None, "each call has its task"
+        task.add_done_callback(self._ended)
         return self._make(functools.partial(self._answering, caller), response_serializer=self._serialise)
+
+    def _ended(self, task: "asyncio.Task[Any]") -> None:
+        self._bound.leave()
 
     async def _answer(self, caller: Caller | None, data: Any, context: _Context) -> Any:
         size = 0 if self._streamed else len(data)
         try:
-            self._bound.enter(size)
+            self._bound.hold(size)
             try:
                 return await self._handle(self._incoming(caller, data, context), context)
             finally:
-                self._bound.leave(size)
+                self._bound.release(size)
         except grpc.aio.AbortError:
             raise
         except Exception as error:
             await abort(context, error)
 
     async def _stream(self, caller: Caller | None, data: Any, context: _Context) -> AsyncIterator[Any]:
-        size = 0 if self._streamed else len(data)
         try:
-            self._bound.enter(size)
-            try:
-                async for response in self._handle(self._incoming(caller, data, context), context):
-                    self._admission.require_still(calling.get())
-                    yield response
-            finally:
-                self._bound.leave(size)
+            async for response in self._handle(self._incoming(caller, data, context), context):
+                self._admission.require_still(calling.get())
+                yield response
         except grpc.aio.AbortError:
             raise
         except Exception as error:
@@ -148,22 +145,6 @@ class _Method:
         if self._right is not None:
             self._admission.require(calling.get(), self._right, request)
         return request
-
-
-def _kind(incoming: bool, outgoing: bool) -> str:
-    return f"{'stream' if incoming else 'unary'}_{'stream' if outgoing else 'unary'}"
-
-
-async def _read_soon(handle: Callable[[Any, _Context], Any], requests: AsyncIterator[Any], context: _Context) -> Any:
-    """Reads the one message of a call, and hands it on."""
-    try:
-        async with asyncio.timeout(_OPEN_SECONDS):
-            request = await anext(requests)
-    except StopAsyncIteration:
-        raise InvalidInput("message", "required") from None
-    except TimeoutError:
-        raise TooLate(f"no message came within {_OPEN_SECONDS:g} s") from None
-    return await handle(request, context)
 
 
 async def _refuse(error: PointsmanError, requests: AsyncIterator[bytes], context: _Context) -> None:
