@@ -9,6 +9,7 @@ values have a last axis more, one entry a metric (success, dollars).
 All estimators are per decision: a reward is weighted by the decisions that led to it and not by those after it.
 """
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -36,27 +37,32 @@ class Trajectories:
     settled_reward: Floats
     """What that share brings, Q times `settled`; as `reward`."""
 
+    @functools.cached_property
     def weights(self) -> Floats:
         """Product of the ratios up to each step, shape (n_sessions, n_steps)."""
         return np.asarray(np.cumprod(self.ratio, axis=1), np.float64)
 
+    @functools.cached_property
     def reached(self) -> Floats:
         """Product of the ratios before each step, shape (n_sessions, n_steps)."""
-        return np.concatenate((np.ones_like(self.ratio[:, :1]), self.weights()[:, :-1]), axis=1)
+        return np.concatenate((np.ones_like(self.ratio[:, :1]), self.weights[:, :-1]), axis=1)
 
+    @functools.cached_property
     def mass(self) -> Floats:
         """Weight of the session up to each step, with what was settled until then, shape (n_sessions, n_steps).
 
         Its mean is 1 at every step where the log supports all that the target does.
         """
-        return np.asarray(self.weights() + np.cumsum(self.reached() * self.settled, axis=1))
+        return np.asarray(self.weights + np.cumsum(self.reached * self.settled, axis=1))
 
+    @functools.cached_property
     def weighted_rewards(self) -> Floats:
         """W_t r_t and what is settled at t, shape (n_sessions, n_steps, n_metrics)."""
         return np.asarray(
-            self.weights()[:, :, None] * self.reward + self.reached()[:, :, None] * self.settled_reward, np.float64
+            self.weights[:, :, None] * self.reward + self.reached[:, :, None] * self.settled_reward, np.float64
         )
 
+    @functools.cached_property
     def errors(self) -> Floats:
         """What each step and the model's value after it came to, less what the model had said; as `reward`."""
         following = np.concatenate((self.expected[:, 1:], np.zeros_like(self.expected[:, :1])), axis=1)
@@ -69,7 +75,7 @@ def inverse_propensity(t: Trajectories) -> Floats:
     Precup, Sutton and Singh (2000), Eligibility traces for off-policy policy evaluation (ICML): per-decision
     importance sampling. Its mean is unbiased where the target takes nothing that the logging policy never takes.
     """
-    return np.asarray(t.weighted_rewards().sum(axis=1))
+    return np.asarray(t.weighted_rewards.sum(axis=1))
 
 
 def direct(t: Trajectories) -> Floats:
@@ -97,7 +103,7 @@ def switch(t: Trajectories, largest: float) -> Floats:
     Wang, Agarwal and Dudik (2017), Optimal and adaptive off-policy evaluation in contextual bandits (ICML), on the
     weights up to each step.
     """
-    weights = t.weights()
+    weights = t.weights
     return _corrected(t, np.where(weights <= largest, weights, 0.0))
 
 
@@ -107,12 +113,12 @@ def shrinkage(t: Trajectories, strength: float) -> Floats:
     Su, Dimakopoulou, Krishnamurthy and Dudik (2020), Doubly robust off-policy evaluation with shrinkage (ICML), the
     optimistic form, on the weights up to each step. `strength` (> 0): infinite leaves them, 0 leaves the model alone.
     """
-    weights = t.weights()
+    weights = t.weights
     return _corrected(t, strength * weights / (weights**2 + strength))
 
 
 def _corrected(t: Trajectories, weights: Floats) -> Floats:
-    return np.asarray(t.expected[:, 0] + np.einsum("it,itm->im", weights, t.errors()))
+    return np.asarray(t.expected[:, 0] + np.einsum("it,itm->im", weights, t.errors))
 
 
 class Moments:

@@ -81,15 +81,14 @@ class _LadderRule:
     begins: int = 0
 
     def targets(self, piece: Piece) -> Floats:
-        arms = np.zeros(piece.open_arms.shape)
-        found = np.zeros(piece.there.shape, bool)
+        arms = np.zeros(piece.open_arms.shape, order="F")
+        found = np.zeros(piece.there.shape, bool, order="F")
         for rung in self.rungs:
             takes = piece.open_arms[:, :, rung] & ~found
             arms[:, :, rung] = takes
             found |= takes
-        first = np.zeros_like(arms)
-        np.put_along_axis(first, piece.open_arms.argmax(axis=2)[:, :, None], 1.0, axis=2)
-        arms = np.where(found[:, :, None], arms, first * piece.open_arms)
+        beyond = np.nonzero(~found & piece.open_arms.any(axis=2))
+        arms[(*beyond, piece.open_arms[beyond].argmax(axis=1))] = 1.0
         return _with_stop(piece, arms, (~found).astype(float), self)
 
 
@@ -97,8 +96,11 @@ def _with_stop(piece: Piece, arms: Floats, stop: Floats | float, rule: "_Uniform
     """Targets from a distribution over arms, (…, n_arms), and the chance of giving up where that is an answer."""
     nothing_left = ~piece.open_arms.any(axis=2) | (piece.alarms >= rule.max_attempts)
     stopping = np.where(piece.may_stop, np.where(nothing_left, 1.0, stop), 0.0)
-    targets = np.concatenate((arms * (1.0 - stopping)[:, :, None], stopping[:, :, None]), axis=2)
-    return np.asarray(targets * piece.there[:, :, None])
+    there = piece.there
+    targets = np.empty(piece.propensities.shape, order="F")
+    targets[:, :, :-1] = arms * ((1.0 - stopping) * there)[:, :, None]
+    targets[:, :, -1] = stopping * there
+    return targets
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)
@@ -150,9 +152,10 @@ class Learned:
         offers_known: dict[tuple[Offer, ...], tuple[Offer, ...]] = {}
         session: Session | None = None
         at, step = -1, 0
-        for number, event in self.log.events_of(piece.first, piece.first + len(piece.action)):
-            if number - piece.first != at:
-                session, at, step = None, number - piece.first, 0
+        first = int(piece.numbers[0])
+        for number, event in self.log.events_of(first, first + len(piece.numbers)):
+            if number - first != at:
+                session, at, step = None, number - first, 0
             session = apply(session, event)
             if isinstance(event, Decided):
                 found.append((at, step, self._under_own(event.decision.situation, offers_known)))

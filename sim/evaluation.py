@@ -14,7 +14,7 @@ from bandit import estimators, intervals
 from bandit.estimators import Estimate, Moments, Trajectories
 from bandit.intervals import Interval
 from sim.nuisances import COST, SUCCESS, View
-from sim.piece import Bools, Ints, Piece
+from sim.piece import Bools, Piece
 from sim.world import Floats
 
 _SWITCHES = (2.0, 5.0, 20.0, 100.0)
@@ -273,7 +273,7 @@ class Rows:
             put(f"switch {largest:g}", estimators.switch(t, largest))
         for strength in _STRENGTHS:
             put(f"shrink {strength:g}", estimators.shrinkage(t, strength))
-        weights, mass, weighted = t.weights(), t.mass(), t.weighted_rewards()
+        weights, mass, weighted = t.weights, t.mass, t.weighted_rewards
         for step in range(self.steps):
             put(f"W{step}", mass[:, min(step, mass.shape[1] - 1)])
             if step < mass.shape[1]:
@@ -299,7 +299,7 @@ class Rows:
     def _put_robust(self, who: str, side: Seen, put: Callable[[str, Floats], None]) -> None:
         t, h = side.trajectories, side.weight
         put(f"{who}h V", h * estimators.direct(t))
-        weights, mass, errors = t.weights(), t.mass(), t.errors()
+        weights, mass, errors = t.weights, t.mass, t.errors
         for step in range(self.steps):
             put(f"{who}h W{step}", h * mass[:, min(step, mass.shape[1] - 1)])
             if step < mass.shape[1]:
@@ -327,31 +327,36 @@ class Tally:
         """Takes in a piece; `free` are the sessions that count."""
         there = piece.there & free[:, None]
         drawn = there & ~piece.pinned
-        p, action = piece.propensities[drawn], piece.action[drawn]
-        final = seen.trajectories.mass()[free, -1]
+        p = piece.propensities
+        final = seen.trajectories.mass[free, -1]
         self._sessions += int(free.sum())
         self._decisions += int((there & (piece.action < piece.open_arms.shape[2])).sum())
         # Where the target would never have come, it need not be supported.
-        wanted = (seen.targets[drawn] > 1e-12) & (seen.trajectories.reached()[drawn] > 0.0)[:, None]
-        self._unsupported += int((wanted & (p <= 0.0))[:, :-1].any(axis=1).sum())
+        unsupported = ((seen.targets > 1e-12) & (p <= 0.0))[:, :, :-1].any(axis=2)
+        self._unsupported += int((unsupported & drawn & (seen.trajectories.reached > 0.0)).sum())
         self._missing += int(np.isnan(piece.success[free]).sum())
         self._foretold += _foretold_square(piece, seen)[free].sum()
         self._weight += float(final.sum())
         self._square += float(np.square(final).sum())
         self._largest = max(self._largest, float(final.max(initial=0.0)))
-        self._least = min(self._least, float(p[np.arange(len(p)), action].min(initial=1.0)))
-        self._compare(p, action, piece.may_stop[drawn])
+        self._least = min(self._least, float(piece.of_action(p).min(initial=1.0, where=drawn)))
+        self._compare(piece, drawn)
 
-    def _compare(self, p: Floats, action: Ints, may_stop: Bools) -> None:
+    def _compare(self, piece: Piece, drawn: Bools) -> None:
         """Actions against their propensities, as two lotteries: whether to give up, and where not, which arm."""
-        giving_up = p.shape[1] - 1
-        stop = p[may_stop, giving_up]
-        self._gap[giving_up] += float((action == giving_up).sum() - stop.sum())
+        giving_up = piece.propensities.shape[2] - 1
+        gave_up = piece.action == giving_up
+        might = drawn & piece.may_stop
+        stop = piece.propensities[:, :, giving_up][might]
+        self._gap[giving_up] += float((might & gave_up).sum() - stop.sum())
         self._covariance[giving_up, giving_up] += float((stop * (1.0 - stop)).sum())
-        arms = p[action != giving_up, :giving_up]
-        arms = arms / arms.sum(axis=1, keepdims=True)
-        self._gap[:giving_up] += np.bincount(action[action != giving_up], minlength=giving_up) - arms.sum(axis=0)
-        self._covariance[:giving_up, :giving_up] += np.diag(arms.sum(axis=0)) - arms.T @ arms
+        went_on = drawn & ~gave_up
+        for step in range(piece.action.shape[1]):
+            at = went_on[:, step]
+            arms = piece.propensities[:, step, :giving_up]
+            arms = arms / np.where(at, arms.sum(axis=1), np.inf)[:, None]
+            self._gap[:giving_up] += np.bincount(piece.action[at, step], minlength=giving_up) - arms.sum(axis=0)
+            self._covariance[:giving_up, :giving_up] += np.diag(arms.sum(axis=0)) - arms.T @ arms
 
     def trust(self) -> Trust:
         """All of it."""
@@ -385,8 +390,6 @@ class Tally:
 
 def _foretold_square(piece: Piece, seen: Seen) -> Floats:
     """The variance of a session's weight given what was known before each of its lotteries, shape (n_sessions,)."""
-    p, targets = piece.propensities, seen.targets
-    with np.errstate(divide="ignore", invalid="ignore"):
-        square = np.where(p > 0.0, targets**2 / p, 0.0).sum(axis=2)
-    mean = np.where(p > 0.0, targets, 0.0).sum(axis=2)
-    return np.asarray((seen.trajectories.reached() ** 2 * np.where(piece.there, square - mean**2, 0.0)).sum(axis=1))
+    square = seen.view.leverage[..., 0].sum(axis=2)
+    mean = (seen.targets * (piece.propensities > 0.0)).sum(axis=2)
+    return np.asarray((seen.trajectories.reached**2 * np.where(piece.there, square - mean**2, 0.0)).sum(axis=1))

@@ -65,7 +65,7 @@ class Fitter:
         encoder = model.encoder.grow(known)
         scaling = Scaling.fit(encoder, np.stack([encoder.encode(features)[0] for features in known]))
         model = replace(model, encoder=encoder, scaling=scaling)
-        contexts = [model.contexts(shown.piece) for shown in self._window]
+        contexts = [model.contexts(shown.piece.known) for shown in self._window]
         following = [np.zeros((len(shown.piece.action), 2)) for shown in self._window]
         weights = list(model.weights)
         for step in reversed(range(max(shown.piece.action.shape[1] for shown in self._window))):

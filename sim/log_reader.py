@@ -50,6 +50,7 @@ class Reader:
         self._duck.execute(log_sql.every(found.root))
         self._duck.execute(log_sql.events(found.router))
         self._offers: dict[str, tuple[Offer, ...]] = {}
+        self._features: dict[int, Features] = {}
 
     def __reduce__(self) -> tuple[type["Reader"], tuple[Found]]:
         return Reader, (self._found,)
@@ -71,14 +72,19 @@ class Reader:
         return self._arrange(first, end - first, {name: _plain(values) for name, values in columns.items()})
 
     def _known(self, codes: Ints) -> tuple[Features, ...]:
-        rows = self._duck.execute(
-            "SELECT features FROM read_parquet(?) SEMI JOIN (SELECT unnest(?) AS code) USING (code) ORDER BY code",
-            [str(self._tables.features), codes],
-        ).fetchall()
-        try:
-            return tuple(_features_decoder.decode(text) if text else {} for (text,) in rows)
-        except msgspec.MsgspecError as error:
-            raise InvalidInput("--events", f"features are not readable: {error}") from error
+        wanted = codes.tolist()
+        if missing := [code for code in wanted if code not in self._features]:
+            rows = self._duck.execute(
+                "SELECT code, features FROM read_parquet(?) SEMI JOIN (SELECT unnest(?) AS code) USING (code)",
+                [str(self._tables.features), missing],
+            ).fetchall()
+            try:
+                self._features |= {code: _features_decoder.decode(text) if text else {} for code, text in rows}
+            except msgspec.MsgspecError as error:
+                raise InvalidInput("--events", f"features are not readable: {error}") from error
+        # Those of one piece are kept for the next: there may be many in a log.
+        self._features = {code: self._features[code] for code in wanted}
+        return tuple(self._features.values())
 
     def _arrange(self, first: int, n: int, rows: dict[str, Any]) -> Piece:
         k = len(self.arms)
@@ -119,7 +125,7 @@ class Reader:
         # Left for good with an alarm, and nobody says otherwise: it did not resolve.
         success[gi] = np.where(np.isnan(success[gi]), 0.0, success[gi])
         return Piece(
-            first=first,
+            numbers=np.arange(first, first + n),
             action=action,
             propensities=p,
             open_arms=open_arms,

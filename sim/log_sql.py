@@ -121,7 +121,9 @@ FROM (
 
 _WHOLE = """CREATE TEMP TABLE whole AS
 WITH spent AS (
-    SELECT log, session_id, sum(cost_usd) AS spent FROM settled WHERE decision_id <> '' GROUP BY log, session_id
+    -- In an order of their own: sums are to be the same however many threads there are.
+    SELECT log, session_id, sum(cost_usd ORDER BY decision_id) AS spent
+    FROM settled WHERE decision_id <> '' GROUP BY log, session_id
 ), closed AS (
     SELECT log, session_id,
         max(success) FILTER (kind = 'closed') AS assumed,
@@ -155,7 +157,7 @@ FROM events SEMI JOIN (SELECT log, decision_id FROM outcomes WHERE cost_usd IS N
 WHERE kind = 'decided'"""
 """Prices where dollars were not told, but tokens."""
 
-_KNOWN_BY = "coalesce(events.features::VARCHAR, '')"
+_KNOWN_BY = "coalesce(features::VARCHAR, '')"
 _FEATURES = f"""CREATE TEMP TABLE features AS
 SELECT features, row_number() OVER (ORDER BY first) - 1 AS code
 FROM (
@@ -175,15 +177,18 @@ def _steps(arms: Sequence[str], one_list: bool) -> str:
         f"CASE WHEN settled.log IS NULL THEN outcomes.{field} ELSE settled.{field} END AS {field}" for field in _FIELDS
     )
     return f"""
-WITH own AS (
+WITH decided AS (
+    SELECT log, session_id, decision_id, attempt, list_position([{", ".join(names)}], arm) - 1 AS arm,
+        reason = '{SelectReason.PINNED}' AS pinned, {_KNOWN_BY} AS features, {chances},
+        -- An arm that was not tried before and has no chance may be ruled out, or not wanted: that is read in full.
+        CASE WHEN {nothing} > attempt - 1 THEN {_OFFERS} END AS offers
+    FROM events WHERE kind = 'decided'
+), own AS (
     SELECT outcomes.log, outcomes.decision_id, {told}, success_rank, cost_usd_rank
     FROM outcomes LEFT JOIN settled USING (log, decision_id)
 )
-SELECT session, (attempt - 1)::BIGINT AS place, code,
-    list_position([{", ".join(names)}], arm) - 1 AS arm, reason = '{SelectReason.PINNED}' AS pinned, {chances},
-    -- An arm that was not tried before and has no chance may be ruled out, or not wanted: that is read in full.
-    CASE WHEN {nothing} > attempt - 1 THEN {_OFFERS} END AS offers,
-    attempt = attempts AS ends,
+SELECT session, (attempt - 1)::BIGINT AS place, code, arm, pinned, offers, attempt = attempts AS ends,
+    {", ".join(f"p{k}" for k in range(len(arms)))},
     coalesce(alarm, false) AS alarm, coalesce(stop, 0.0) * coalesce(alarm, false)::INT AS stop,
     coalesce(gave_up AND alarm, false) AS gave_up,
     coalesce(
@@ -195,12 +200,11 @@ SELECT session, (attempt - 1)::BIGINT AS place, code,
         AND (own.cost_usd_rank IS NULL OR whole.cost_usd_rank >= own.cost_usd_rank)
         THEN greatest(0.0, whole.cost_usd - (spent - coalesce(own.cost_usd, 0.0))) ELSE own.cost_usd END AS cost_usd,
     {", ".join(f"own.{name}" for name in TOKENS)}, priced
-FROM events
-JOIN sessions ON sessions.log = events.log AND sessions.session_id = events.session_id
-JOIN features ON features.features = {_KNOWN_BY}
-LEFT JOIN own ON own.log = events.log AND own.decision_id = events.decision_id
-LEFT JOIN whole ON whole.log = events.log AND whole.session_id = events.session_id
-LEFT JOIN left_with ON left_with.log = events.log AND left_with.decision_id = events.decision_id
-LEFT JOIN priced ON priced.log = events.log AND priced.decision_id = events.decision_id
-WHERE kind = 'decided'
+FROM decided
+JOIN sessions USING (log, session_id)
+JOIN features USING (features)
+LEFT JOIN own USING (log, decision_id)
+LEFT JOIN whole USING (log, session_id)
+LEFT JOIN left_with USING (log, decision_id)
+LEFT JOIN priced USING (log, decision_id)
 ORDER BY session, place"""

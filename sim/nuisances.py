@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from bandit.features import Encoder, Scaling
+from bandit.types import Features
 from sim.piece import Piece
 from sim.tails import Tails
 from sim.world import Floats
@@ -35,7 +36,7 @@ class View:
     """Of each step, shape (n_sessions, n_steps, 2): success where the session ended with the step, and dollars.
 
     Where one was told, it is weighted by the share of such that is told, so that the mean is right where it depends
-    only on the action whether it is told; see `_made_good`.
+    only on the action whether it is told; see `Model.made_good`.
     """
     values: Floats
     """Q of every action, shape (n_sessions, n_steps, n_arms + 1, 2)."""
@@ -50,8 +51,8 @@ class View:
     """The same of dollars alone, as all arms together tell of dear sessions: second and third central moment, shape
     (n_sessions, n_steps, 2)."""
     leverage: Floats
-    """What weighting makes of the second and third central moment of each action at the first step, a factor; shape
-    (n_sessions, n_arms + 1, 2)."""
+    """What weighting makes of the second and third central moment of each action, a factor: target^2 / propensity and
+    target^3 / propensity^2, shape (n_sessions, n_steps, n_arms + 1, 2)."""
 
     @property
     def spread(self) -> Floats:
@@ -120,28 +121,27 @@ class Model:
             totals=Totals.nothing(n_arms, longest),
         )
 
-    def view(self, piece: Piece, targets: Floats) -> View:
-        """What is to be said of a piece; `targets` as of a candidate, shape (n_sessions, n_steps, n_arms + 1)."""
-        values = self._values(piece)
+    def view(self, piece: Piece, targets: Floats, contexts: Floats) -> View:
+        """What is to be said of a piece; `targets` as of a candidate, shape (n_sessions, n_steps, n_arms + 1), and
+        `contexts` as of `contexts`."""
+        values = self._values(piece, contexts)
         there = piece.there[:, :, None]
-        taken = piece.of_action(values) * there
-        expected = (targets[..., None] * values).sum(axis=2) * there
+        leverage = _leverage(piece, targets)
         return View(
-            reward=self._made_good(piece),
+            reward=self.made_good(piece),
             values=values,
-            taken=taken,
-            expected=expected,
-            foretold=_weighted(piece, targets, self._square(), (2, 2, 2)),
-            dear=_weighted(piece, targets, self.totals.tails.expected(), (2, 3)),
-            leverage=np.stack([_leverage(piece, targets, order)[:, 0] for order in (2, 3)], axis=2),
+            taken=piece.of_action(values) * there,
+            expected=(targets[..., None] * values).sum(axis=2) * there,
+            foretold=_weighted(leverage, self._square(), (2, 2, 2)),
+            dear=_weighted(leverage, self.totals.tails.expected(), (2, 3)),
+            leverage=leverage,
         )
 
-    def contexts(self, piece: Piece) -> Floats:
-        """The encoded contexts that a piece knows, shape (n_known, n_columns)."""
-        return self.scaling.apply(np.stack([self.encoder.encode(features)[0] for features in piece.known]))
+    def contexts(self, known: Sequence[Features]) -> Floats:
+        """What sessions are known by, encoded, shape (n_known, n_columns)."""
+        return self.scaling.apply(np.stack([self.encoder.encode(features)[0] for features in known]))
 
-    def _values(self, piece: Piece) -> Floats:
-        contexts = self.contexts(piece)
+    def _values(self, piece: Piece, contexts: Floats) -> Floats:
         values = np.empty((*piece.propensities.shape, 2), order="F")
         for step in range(piece.action.shape[1]):
             values[:, step] = self.values_at(step, contexts, piece)
@@ -158,7 +158,7 @@ class Model:
             # Every context is worked out once, however many sessions have it.
             columns = contexts.shape[1]
             of_context, of_alarm = (part.T.reshape(2 * k, -1) for part in (weights[:columns], weights[columns:]))
-            found = (of_context @ contexts.T)[:, piece.features[:, step]]
+            found = np.take(of_context @ contexts.T, piece.features[:, step], axis=1)
             alarmed = piece.alarmed[:, step]
             if alarmed.any():
                 found += of_alarm @ alarmed.T
@@ -178,7 +178,7 @@ class Model:
         """What giving up brings: seldom a success, of an attempt that was thought failed and was not."""
         return np.array([self.totals.sums[self.n_arms, SUCCESS] / (1.0 + self.totals.told[self.n_arms, SUCCESS]), 0.0])
 
-    def _made_good(self, piece: Piece) -> Floats:
+    def made_good(self, piece: Piece) -> Floats:
         """Rewards, with the mean of what was told of an action in the place of what was not, and what was told
         weighted up: m + told / share (y - m), the augmented inverse-probability estimate of Robins, Rotnitzky and Zhao
         (1994). It is right where what is told of an action does not depend on how it went."""
@@ -256,22 +256,22 @@ def _count_errors(piece: Piece, targets: Floats, view: View, totals: Totals) -> 
         totals.tails.learn(step, action, came_to[at, step, COST], tail[at, step])
 
 
-def _leverage(piece: Piece, targets: Floats, order: int) -> Floats:
-    """What weighting makes of actions' central moments of an order m: target^m / propensity^(m - 1), shape
-    (n_sessions, n_steps, n_arms + 1); 0 where a step is not there."""
-    with np.errstate(divide="ignore", invalid="ignore"):
-        ratio = np.where(piece.propensities > 0.0, targets / piece.propensities, 0.0)
-    return np.asarray(targets * ratio ** (order - 1))
+def _leverage(piece: Piece, targets: Floats) -> Floats:
+    """See `View.leverage`; 0 where a step is not there."""
+    ratio = targets / np.where(piece.propensities > 0.0, piece.propensities, np.inf)
+    leverage = np.empty((*targets.shape, 2), order="F")
+    np.multiply(targets, ratio, out=leverage[..., 0])
+    np.multiply(leverage[..., 0], ratio, out=leverage[..., 1])
+    return leverage
 
 
-def _weighted(piece: Piece, targets: Floats, moments: Floats, orders: Sequence[int]) -> Floats:
+def _weighted(leverage: Floats, moments: Floats, orders: Sequence[int]) -> Floats:
     """Moments of what weighting makes of actions' outcomes at each step, shape (n_sessions, n_steps, n_moments), from
     those of the outcomes, shape (longest, n_arms + 1, n_moments) and of the orders given."""
-    leverage = {order: _leverage(piece, targets, order) for order in set(orders)}
-    result = np.empty((*targets.shape[:2], len(orders)), order="F")
-    for step in range(targets.shape[1]):
+    result = np.empty((*leverage.shape[:2], len(orders)), order="F")
+    for step in range(leverage.shape[1]):
         for j, order in enumerate(orders):
-            result[:, step, j] = leverage[order][:, step] @ moments[step, :, j]
+            result[:, step, j] = leverage[:, step, :, order - 2] @ moments[step, :, j]
     return result
 
 

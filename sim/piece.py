@@ -1,7 +1,7 @@
 """Logged sessions as arrays: what estimates off-policy are made from."""
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -22,8 +22,8 @@ class Piece:
     Sessions lie side by side in memory (Fortran's order): what goes over few steps or arms is done for all at once.
     """
 
-    first: int
-    """Number of the first session, from 0."""
+    numbers: Ints
+    """The sessions' numbers in the log, from 0, ascending, (n_sessions,)."""
     action: Ints
     """What was done."""
     propensities: Floats
@@ -64,6 +64,41 @@ class Piece:
         n, steps = self.action.shape
         found = values[np.arange(n)[:, None], np.arange(steps), self.action]
         return np.asarray(found, order="F")
+
+    def parts(self) -> list["Part"]:
+        """The sessions by their number of steps, so that most need not be padded to the longest's."""
+        if len(self.action) < _WORTH_PARTING:
+            return [Part(rows=np.arange(len(self.action)), piece=self)]
+        last = self.last
+        found = []
+        for at in np.unique(last).tolist():
+            rows = np.flatnonzero(last == at)
+            taken = {name: taken_of(values, rows, at + 1) for name, values in vars(self).items() if name != "known"}
+            found.append(Part(rows=rows, piece=Piece(known=self.known, **taken)))
+        return found
+
+
+_WORTH_PARTING = 2_000
+"""Sessions of a piece below which its parts would cost more than padding does."""
+
+
+@dataclass(frozen=True, kw_only=True, eq=False)
+class Part:
+    """Some sessions of a piece."""
+
+    rows: Ints
+    """Where they are in the piece, (n_sessions,)."""
+    piece: Piece
+
+    def of(self, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        """Of an array of the piece, (n_all_sessions, n_all_steps, …), what is theirs."""
+        return taken_of(values, self.rows, self.piece.action.shape[1])
+
+
+def taken_of(values: npt.NDArray[Any], rows: Ints, steps: int) -> npt.NDArray[Any]:
+    """Some sessions' first steps, of an array (n_sessions, n_steps, …), or just these sessions of one (n_sessions,)."""
+    turned = values.T if values.ndim == 1 else values.T[..., :steps, :]
+    return np.take(turned, rows, axis=-1).T
 
 
 class Logged(Protocol):

@@ -5,20 +5,23 @@ before its own. So the pieces of a block may be worked out anywhere and in any o
 the order of the log, and the sums are the same to the bit whoever did the work.
 """
 
+import functools
 import itertools
 import math
+import operator
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from bandit.estimators import Moments, Trajectories
+from bandit.types import Features
 from sim import workers
 from sim.candidates import Candidate
 from sim.evaluation import Evaluation, Rows, Seen, Tally
 from sim.fitted_q import LARGEST_WINDOW, Fitter, Lesson, Shown
-from sim.nuisances import Model, View
-from sim.piece import Logged, Piece
+from sim.nuisances import Model, Totals, View
+from sim.piece import Logged, Part, Piece
 from sim.world import Floats
 
 _FIRST_BLOCK, _GROWTH = 32, 1.5
@@ -100,7 +103,7 @@ class _Score:
     moments: Moments
     tally: Tally
     leverage: Floats
-    """Sums of what weighting makes of the moments of each action's dollars (`View.leverage`), times the session's
+    """Sums of what weighting makes of the moments of each first action's dollars (`View.leverage`), times the session's
     weight to their order: of the candidate and of the baseline, shape (n_sides, n_arms + 1, 2)."""
 
     @classmethod
@@ -110,6 +113,17 @@ class _Score:
         return cls(
             moments=Moments(asked.rows.width), tally=Tally(n_actions), leverage=np.zeros((n_sides, n_actions, 2))
         )
+
+    def add(self, asked: _Asked, piece: Piece, sides: Sequence[Seen], begins: int) -> None:
+        """Takes in those sessions of a piece, as the candidate and the baseline see it, that come to count."""
+        # Where a session begins with what its user had pinned there was nothing to decide.
+        free = ~piece.pinned[:, 0] & (piece.numbers >= begins)
+        rows = asked.rows.of(piece, *sides)
+        self.moments.add(rows if free.all() else rows[free])
+        self.tally.add(piece, sides[0], free)
+        for number, side in enumerate(sides):
+            for j, order in enumerate((2, 3)):
+                self.leverage[number, :, j] += side.weight**order * (free @ side.view.leverage[:, 0, :, j])
 
     def merge(self, other: "_Score") -> None:
         """Takes in what it came to on others."""
@@ -141,41 +155,50 @@ def _score(asked: _Asked, models: Sequence[Model], first: int, end: int, recent:
     """Scores the sessions from number `first` up to before `end` by models of earlier ones. `recent`: they are among
     those that models are fitted on next."""
     piece = asked.log.piece(first, end)
+    parts = piece.parts()
     seen, lessons = [], []
     for policy, model in zip(asked.policies, models, strict=True):
         # A pinned arm is taken whatever the policy.
         targets = np.where(piece.pinned[:, :, None], piece.propensities, policy.targets(piece))
-        view = model.view(piece, targets)
-        seen.append(
-            Seen(
-                targets=targets,
-                view=view,
-                trajectories=_trajectories(piece, targets, view),
-                weight=_weight(view, asked.value_usd),
-            )
-        )
-        shown = Shown(piece=piece, targets=targets, reward=view.reward) if recent else None
-        lessons.append(Lesson(totals=model.count(piece, targets, view), shown=shown))
+        seen.append(_seen(parts, targets, model, piece.known, asked.value_usd))
+        shown = Shown(piece=piece, targets=targets, reward=model.made_good(piece)) if recent else None
+        lessons.append(Lesson(totals=_totals(parts, seen[-1], model), shown=shown))
     sides = seen[len(asked.candidates) :]
-    begins = [max(policy.begins, asked.baseline.begins if asked.baseline else 0) for policy in asked.candidates]
     scores = []
-    for begin, candidate in zip(begins, seen[: len(asked.candidates)], strict=True):
-        # Where a session begins with what its user had pinned there was nothing to decide.
-        free = ~piece.pinned[:, 0] & (np.arange(first, end) >= begin)
+    for policy, candidate in zip(asked.candidates, seen, strict=False):
+        begins = max(policy.begins, asked.baseline.begins if asked.baseline else 0)
         score = _Score.nothing(asked)
-        score.moments.add(asked.rows.of(piece, candidate, *sides)[free])
-        score.tally.add(piece, candidate, free)
-        for number, side in enumerate((candidate, *sides)):
-            score.leverage[number] = side.weight ** np.array([2, 3]) * side.view.leverage[free].sum(axis=0)
+        for part, *views in zip(parts, candidate, *sides, strict=True):
+            score.add(asked, part.piece, views, begins)
         scores.append(score)
     return _Scored(scores=scores, lessons=lessons)
 
 
-def _weight(view: View, value_usd: float) -> float:
+def _seen(
+    parts: Sequence[Part], targets: Floats, model: Model, known: Sequence[Features], value_usd: float
+) -> list[Seen]:
+    """A piece, part by part, as a policy of these targets sees it."""
+    contexts = model.contexts(known)
+    wanted = [part.of(targets) for part in parts]
+    views = [model.view(part.piece, mine, contexts) for part, mine in zip(parts, wanted, strict=True)]
+    weight = _weight(views, value_usd)
+    return [
+        Seen(targets=mine, view=view, trajectories=_trajectories(part.piece, mine, view), weight=weight)
+        for part, mine, view in zip(parts, wanted, views, strict=True)
+    ]
+
+
+def _totals(parts: Sequence[Part], seen: Sequence[Seen], model: Model) -> Totals:
+    counted = (model.count(part.piece, one.targets, one.view) for part, one in zip(parts, seen, strict=True))
+    return functools.reduce(operator.add, counted)
+
+
+def _weight(views: Sequence[View], value_usd: float) -> float:
     """One over the foretold standard deviation of a session's estimate: sessions of a time when the log hardly did what
     the candidate does count less. Hadad, Hirshberg, Zhan, Wager and Athey (2021), Confidence intervals for policy
     evaluation in adaptive experiments, PNAS 118(15); variance-stabilising weights, by piece."""
-    success, cost, both = view.spread.mean(axis=0).tolist()
+    spread = np.concatenate([view.spread for view in views])
+    success, cost, both = spread.mean(axis=0).tolist()
     foretold = value_usd**2 * success + cost - 2.0 * value_usd * both
     return float(1.0 / math.sqrt(max(foretold, 1e-12)))
 

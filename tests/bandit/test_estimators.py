@@ -65,7 +65,7 @@ def test_importance_sampling_is_unbiased() -> None:
     assert chances.sum() == pytest.approx(1.0, abs=1e-12)
     assert chances @ estimators.inverse_propensity(t) == pytest.approx(TRUTH, abs=1e-12)
     # Of a reward of 1 it is the mean weight, which is 1 at every step.
-    assert chances @ t.weights() == pytest.approx(np.ones(2), abs=1e-12)
+    assert chances @ t.weights == pytest.approx(np.ones(2), abs=1e-12)
 
 
 def test_doubly_robust_is_right_where_either_model_or_propensities_are_and_not_where_neither_is() -> None:
@@ -82,7 +82,7 @@ def test_doubly_robust_is_right_where_either_model_or_propensities_are_and_not_w
 
 def test_the_unrolled_form_is_the_recursion() -> None:
     _, t = _enumerate(logging=RIGHT, believed=RIGHT, first=NONSENSE, second=NONSENSE)
-    unrolled = t.expected[:, 0] + np.einsum("it,itm->im", t.weights(), t.errors())
+    unrolled = t.expected[:, 0] + np.einsum("it,itm->im", t.weights, t.errors)
     assert unrolled == pytest.approx(estimators.doubly_robust(t), abs=1e-12)
     for same in (estimators.switch(t, np.inf), estimators.shrinkage(t, 1e15)):
         assert same == pytest.approx(estimators.doubly_robust(t), abs=1e-9)
@@ -119,7 +119,7 @@ def test_single_decisions_are_as_in_the_papers() -> None:
     assert estimators.doubly_robust(t).mean() == pytest.approx(dr, rel=1e-12)
     assert estimators.switch(t, 2.0).mean() == pytest.approx(switched, rel=1e-12)
     assert estimators.shrinkage(t, 3.0).mean() == pytest.approx(shrunk, rel=1e-12)
-    weights = t.weights()[:, 0]
+    weights = t.weights[:, 0]
     moments = Moments(2)
     moments.add(np.stack((weights * reward, weights), axis=1))
     assert estimators.ratio(moments.mean, 0, 1).value == pytest.approx((weights @ reward) / weights.sum(), rel=1e-12)
@@ -144,7 +144,7 @@ def test_what_is_settled_needs_no_support() -> None:
     truth = P_ARM["target"] @ (SECOND + (1.0 - SUCCESS)[:, None] * after)
     assert chances @ estimators.inverse_propensity(t) == pytest.approx(truth, abs=1e-12)
     assert chances @ estimators.doubly_robust(t) == pytest.approx(truth, abs=1e-12)
-    assert chances @ t.mass() == pytest.approx(np.ones(2), abs=1e-12)
+    assert chances @ t.mass == pytest.approx(np.ones(2), abs=1e-12)
 
 
 def test_errors_of_ratios_are_those_of_the_jackknife() -> None:

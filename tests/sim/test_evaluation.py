@@ -75,7 +75,7 @@ class Adaptive:
             failed[rows, step, self.action[part][rows, step - 1]] = True
         steps = np.arange(3)[None, :]
         return Piece(
-            first=first,
+            numbers=np.arange(first, end),
             action=self.action[part],
             propensities=self.propensities[part],
             open_arms=self.open_arms[part],
