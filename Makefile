@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 export OPENBLAS_NUM_THREADS ?= 1
 export OMP_NUM_THREADS ?= 1
 
-.PHONY: demo test test-long lint format proto bench targets coverage faults peers clean
+.PHONY: demo test test-long lint format proto bench targets coverage faults watched peers clean
 
 .venv/ready: pyproject.toml requirements.lock
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Pointsman needs Python 3.11 or newer: make PYTHON=python3.12")'
@@ -49,6 +49,9 @@ coverage: .venv/ready  ## whether replay's intervals hold the truth on logs whos
 
 faults: .venv/ready  ## every fault that is to be survived, at length: make faults ARGS='disk power --quick'
 	$(BIN)/python -m tests.faults $(ARGS)
+
+watched: .venv/ready  ## the dashboard on a log of a million decisions, and what it costs a Select: make watched ARGS='--decisions 20000'
+	$(BIN)/python -m tests.benchmarks.watched $(ARGS)
 
 # In an environment of their own: what they bring along is nothing that the project needs.
 .venv-bench/ready: pyproject.toml requirements.lock

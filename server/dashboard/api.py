@@ -23,7 +23,7 @@ from server.convert.checks import DEFAULT_ROUTER
 from server.dashboard import assets
 from server.dashboard.doors import Doors, Refused
 from server.dashboard.keeping import Keeping
-from server.dashboard.ledger import RANGES
+from server.dashboard.ledger import RANGES, RECENT
 from server.engine import Engine
 from server.guard import Guard
 from server.routing import Routing
@@ -81,7 +81,7 @@ class Api:
         asked: dict[str, Handler] = {
             "/api/router": self.router,
             "/api/overview": self.overview,
-            "/api/decisions": self._kept("decisions"),
+            "/api/decisions": self.decisions,
             "/api/sessions": self._kept("open"),
             "/api/shadows": self._kept("shadows"),
             "/api/find": self.find,
@@ -172,6 +172,13 @@ class Api:
                 "overview", router=router, range=span, arms=tuple(arms), baseline=settings.baseline_arm
             )
         )
+
+    async def decisions(self, request: web.Request) -> web.Response:
+        """The latest decisions, each with its reason in a line."""
+        router, most = self._readable(request), request.query.get("most", str(RECENT))
+        if not (most.isascii() and most.isdigit() and 0 < int(most) <= RECENT):
+            raise Refused(400, f"most: {most!r} is no number from 1 to {RECENT}")
+        return _json(await self._keeping.ask("decisions", router=router, most=int(most)))
 
     def _kept(self, what: str) -> Handler:
         async def answer(request: web.Request) -> web.Response:

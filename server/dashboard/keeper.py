@@ -1,7 +1,7 @@
 """The process that keeps the books, `python -m server.dashboard.keeper …`: it reads the log and answers questions.
 
 A line of JSON on its standard input is a question, and a line on its standard output the answer to it. Between
-questions it reads on, at the lowest priority, so that what it does is not felt where decisions are made; now and then
+questions it reads on, at a low priority, so that what it does is not felt where decisions are made; now and then
 it writes down where it is. It ends with its input.
 """
 
@@ -24,6 +24,7 @@ from server import child, explain
 from server.dashboard import figures
 from server.dashboard.books import Books
 from server.dashboard.figures import Json
+from server.dashboard.ledger import RECENT
 from server.store.errors import StoreError
 from server.store.place import of_child
 from server.store.protocol import StoredEvent
@@ -32,6 +33,7 @@ _log = logging.getLogger(__name__)
 
 FOLDER = "dashboard"
 _FILE = "books"
+_NICE = 10
 _POLL_SECONDS = 0.5
 _SAVE_SECONDS = 60.0
 _SHADOW_EVENTS = 4_000
@@ -53,6 +55,8 @@ class Question(msgspec.Struct, frozen=True, kw_only=True):
     """With overview: those that can be used."""
     baseline: str | None = None
     """With overview: the router's."""
+    most: int = RECENT
+    """With decisions: how many."""
 
 
 class Keeper:
@@ -72,7 +76,9 @@ class Keeper:
                 now_us = int(self._clock() * 1e6)
                 found = figures.overview(ledger, question.range, now_us, arms=question.arms, baseline=question.baseline)
             case "decisions" if ledger is not None:
-                rows = (self._decision(question.router, seq) for seq in reversed(ledger.decisions))
+                rows = (
+                    self._decision(question.router, seq) for seq in list(ledger.decisions)[: -question.most - 1 : -1]
+                )
                 found = {"decisions": [row for row in rows if row is not None]}
             case "open" if ledger is not None:
                 found = {"sessions": list(self._open(question.router, list(reversed(ledger.open_sessions))))}
@@ -181,15 +187,15 @@ def _keep(data_dir: Path) -> None:
             try:
                 # What was asked for may rest on what has just been logged.
                 books.step()
-                answer = keeper.answer(question)
+                _say({"number": question.number, "answer": keeper.answer(question)})
             except (StoreError, ValueError) as error:
-                answer = {"error": str(error)}
-            _say({"number": question.number, "answer": answer})
+                _say({"number": question.number, "answer": {}, "error": str(error)})
         if lines.ended:
             break
         try:
-            more = books.step()
-            if time.monotonic() - saved > _SAVE_SECONDS:
+            behind, more = more, books.step()
+            # Once it is level with a long log too: that took long.
+            if time.monotonic() - saved > _SAVE_SECONDS or (behind and not more):
                 books.save(int(time.time() * 1e6))
                 saved = time.monotonic()
         except (StoreError, OSError) as error:
@@ -225,7 +231,7 @@ def main() -> None:
     """Runs it; see the module."""
     child.live_with_parent()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s dashboard: %(message)s")
-    os.nice(19)
+    os.nice(_NICE)
     _keep(Path(sys.argv[1]))
 
 

@@ -4,6 +4,7 @@ import asyncio
 import itertools
 import logging
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +17,14 @@ _log = logging.getLogger(__name__)
 
 _RESTART_SECONDS = 5.0
 _ANSWER_SECONDS = 20.0
+_END_SECONDS = 3.0
 _LONGEST_LINE = 64 << 20
 
 
 class _Answered(msgspec.Struct, frozen=True):
     number: int
     answer: msgspec.Raw
+    error: str = ""
 
 
 class Keeping:
@@ -31,6 +34,7 @@ class Keeping:
         self._command = [sys.executable, "-m", "server.dashboard.keeper", str(data_dir)]
         self._child: asyncio.subprocess.Process | None = None
         self._running: asyncio.Task[None] | None = None
+        self._ending = False
         self._numbers = itertools.count(1)
         self._asked: dict[int, asyncio.Future[bytes]] = {}
 
@@ -40,6 +44,12 @@ class Keeping:
 
     async def stop(self) -> None:
         """Ends it; where it is, it reads on from after the next start."""
+        self._ending = True
+        if (child := self._child) is not None and child.stdin is not None:
+            child.stdin.close()
+            # It writes down how far it is; else the next one reads that again.
+            with suppress(TimeoutError):
+                await asyncio.wait_for(child.wait(), _END_SECONDS)
         if self._running is not None:
             self._running.cancel()
             await asyncio.gather(self._running, return_exceptions=True)
@@ -70,7 +80,11 @@ class Keeping:
                 async for line in child.stdout:
                     told = msgspec.json.decode(line, type=_Answered)
                     asked = self._asked.get(told.number)
-                    if asked is not None and not asked.done():
+                    if asked is None or asked.done():
+                        continue
+                    if told.error:
+                        asked.set_exception(StoreUnavailable(told.error))
+                    else:
                         asked.set_result(bytes(told.answer))
             finally:
                 self._child = None
@@ -80,5 +94,7 @@ class Keeping:
                 if child.returncode is None:
                     child.kill()
                 await child.wait()
+            if self._ending:
+                return
             _log.error("the keeper of the dashboard's figures ended with status %s", child.returncode)
             await asyncio.sleep(_RESTART_SECONDS)

@@ -31,7 +31,7 @@ _IN_FLIGHT = 8
 
 def refitting(*, rewards: int, count: int = 2000) -> dict[str, float]:
     """The p99 of Select in milliseconds while rewards are being folded, and after that; and their ratio."""
-    with _grown(rewards, rewards) as folder, process(serve(folder, POLICY)) as server:
+    with log(rewards, rewards) as folder, process(serve(folder, POLICY)) as server:
         return asyncio.run(_while_and_after(server.address, count))
 
 
@@ -57,7 +57,7 @@ async def _while_and_after(address: str, count: int) -> dict[str, float]:
 def standing(*, sessions: int) -> dict[str, float]:
     """Of a server with so many open sessions: seconds from its start until it is ready, and its memory in MiB once
     many of them were asked for; the latter without and with the process that learns."""
-    with _grown(sessions, 2000) as folder:
+    with log(sessions, 2000) as folder:
         with process(serve(folder, POLICY)) as server:
             asyncio.run(_until_caught_up(server.address))
         start = time.perf_counter()
@@ -81,8 +81,11 @@ async def _ask(address: str, sessions: int) -> None:
 
 
 @contextmanager
-def _grown(sessions: int, rewarded: int) -> Iterator[Path]:
-    """A folder to serve from, with a log of `sessions` decisions, the last `rewarded` of which got their reward."""
+def log(sessions: int, rewarded: int, *, step_us: int = 1, begin_us: int = 0, final: bool = False) -> Iterator[Path]:
+    """A folder to serve from, with a log of `sessions` decisions, the last `rewarded` of which got their reward.
+
+    They begin `step_us` after one another, from `begin_us` on.
+    """
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         # A server's first start writes what its configuration says.
@@ -92,8 +95,10 @@ def _grown(sessions: int, rewarded: int) -> Iterator[Path]:
         templates, rng = _decisions(), np.random.default_rng(6)
         for first in range(0, sessions, _PIECE):
             piece = range(first, min(first + _PIECE, sessions))
-            store.append([_new(_begun(templates[i % _TEMPLATES], i), i) for i in piece])
-            if rewards := [_new(_rewarded(rng, i), i) for i in piece if i >= sessions - rewarded]:
+            at_us = begin_us + step_us * first
+            store.append([_new(_begun(templates[i % _TEMPLATES], i), i, at_us + step_us * (i - first)) for i in piece])
+            at_us = begin_us + step_us * (piece[-1] + 1)
+            if rewards := [_new(_rewarded(rng, i, final), i, at_us) for i in piece if i >= sessions - rewarded]:
                 store.append(rewards)
         store.close()
         yield folder
@@ -118,19 +123,19 @@ def _begun(template: Decided, i: int) -> Decided:
     return msgspec.structs.replace(template, decision=decision)
 
 
-def _rewarded(rng: np.random.Generator, i: int) -> Rewarded:
+def _rewarded(rng: np.random.Generator, i: int, final: bool) -> Rewarded:
     outcome = Outcome(success=float(rng.random() < 0.6), cost_usd=float(rng.lognormal()))
-    return Rewarded(session_id=f"grown-{i}", decision_id=_decision_id(i), outcome=outcome, revision=1)
+    return Rewarded(session_id=f"grown-{i}", decision_id=_decision_id(i), outcome=outcome, revision=1, final=final)
 
 
 def _decision_id(i: int) -> str:
     return f"{i:032x}"
 
 
-def _new(event: Event, i: int) -> NewEvent:
+def _new(event: Event, i: int, at_us: int) -> NewEvent:
     recorded = record.encode(event, salt=bytes(record.SALT_BYTES))
     return NewEvent(
-        at_us=i,
+        at_us=at_us,
         kind=recorded.kind,
         router="default",
         session_id=f"grown-{i}",

@@ -52,6 +52,8 @@ class Server(NamedTuple):
 
     address: str
     pid: int
+    http: str
+    """Empty where it has none."""
 
     def seconds(self) -> float:
         """Processor time that it has taken."""
@@ -67,10 +69,10 @@ def process(command: list[str], line_in: str = "") -> Iterator[Server]:
     try:
         running.stdin.write(line_in + "\n")
         running.stdin.flush()
-        ready = re.search(r"grpc=(\S+)", running.stdout.readline())
+        ready = re.search(r"grpc=(\S+)(?: http=(\S+))?", running.stdout.readline())
         if ready is None:
             raise RuntimeError(f"{command} did not start")
-        yield Server(address=ready.group(1), pid=running.pid)
+        yield Server(address=ready.group(1), pid=running.pid, http=ready.group(2) or "")
     finally:
         running.terminate()
         running.wait(60)

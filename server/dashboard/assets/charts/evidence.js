@@ -10,7 +10,7 @@ export function evidence(condition, metric, bound, course) {
 
   function draw(svg, width, height) {
     const margin = { top: 22, right: 14, bottom: 40, left: 54 };
-    const x = d3.scaleLinear().domain([0, d3.max(looks, (look) => look.n)]).range([margin.left, width - margin.right]);
+    const x = d3.scaleLinear().domain([looks[0].n * 0.9, looks.at(-1).n * 1.02]).range([margin.left, width - margin.right]);
     // The first bounds are so wide that they would flatten all that follows.
     const late = looks.slice(Math.floor(looks.length / 4));
     const values = [...late.flatMap((look) => [look.low, look.high]), bound ?? 0, 0];
@@ -19,6 +19,11 @@ export function evidence(condition, metric, bound, course) {
     bottom(svg, x, { y: height - margin.bottom, ticks: Math.max(2, Math.floor(width / 90)), format: count, title: "sessions that count →", x1: width - margin.right });
     svg.append("path").attr("class", "within").attr("d", d3.area().x((look) => x(look.n)).y0((look) => y(look.low)).y1((look) => y(look.high))(looks));
     svg.append("path").attr("class", "line").attr("stroke", "var(--arm-0)").attr("d", d3.line().x((look) => x(look.n)).y((look) => y(look.estimate))(looks));
+    if (looks.length < 3) {
+      svg.append("g").attr("class", "cross").attr("stroke", "var(--arm-0)").selectAll("line").data(looks).join("line")
+        .attr("x1", (look) => x(look.n)).attr("x2", (look) => x(look.n)).attr("y1", (look) => y(look.low)).attr("y2", (look) => y(look.high));
+      svg.append("g").selectAll("circle").data(looks).join("circle").attr("r", 4).attr("fill", "var(--arm-0)").attr("cx", (look) => x(look.n)).attr("cy", (look) => y(look.estimate));
+    }
     svg.append("line").attr("class", "zero").attr("x1", margin.left).attr("x2", width - margin.right).attr("y1", y(0)).attr("y2", y(0));
     if (bound !== null) svg.append("line").attr("class", "pace").attr("x1", margin.left).attr("x2", width - margin.right).attr("y1", y(bound)).attr("y2", y(bound));
   }

@@ -7,7 +7,7 @@ export function answers({ router, ask, link }) {
   const root = h("div", { class: "view" }, h("p", { class: "quiet" }, "Loading…"));
 
   async function load() {
-    const [told, figures, recent, state] = await Promise.all([ask("router", { router }), ask("overview", { router, range: "all" }), ask("decisions", { router }), ask("state")]);
+    const [told, figures, recent, state] = await Promise.all([ask("router", { router }), ask("overview", { router, range: "all" }), ask("decisions", { router, most: 1 }), ask("state")]);
     return { told, totals: figures.totals, forecasts: figures.forecasts, whole: state.whole, recent: recent.decisions[0] ?? null };
   }
 

@@ -1,5 +1,6 @@
 // Why this model? One decision, or each of a session: in words, and what was believed of each arm.
 
+import { assign } from "../colours.js";
 import { card, empty, facts, h, name, named, refill } from "../dom.js";
 import { dollars, percent } from "../format.js";
 import { arm } from "./decisions.js";
@@ -9,7 +10,13 @@ export function decision({ router, given, ask, link }) {
   const id = given.get("id");
   const session = given.get("session");
 
+  let coloured = false;
+
   async function load() {
+    if (!coloured) {
+      assign(router, (await ask("overview", { router, range: "all" })).arms);
+      coloured = true;
+    }
     if (id) {
       const found = await ask("decision", { router, id });
       return { found: [found], course: await ask("session", { router, id: found.session_id }) };
@@ -62,10 +69,10 @@ export function decision({ router, given, ask, link }) {
         h("div", { class: "score head", role: "row" }, ["arm", "chance", "success, 90 %", "cost", ...(worth ? ["worth"] : [])].map((label) => h("span", { role: "columnheader" }, label))),
         eligible.map((score) => h("div", { class: score.arm === found.arm ? "score taken" : "score", role: "row" },
           h("span", { role: "rowheader" }, arm(router, score.arm, 26), score.arm === found.arm ? h("small", { class: "pill good" }, "taken") : null),
-          h("span", { role: "cell", class: "gauge" }, gauge(score.propensity), h("span", {}, percent(score.propensity))),
-          h("span", { role: "cell", class: "gauge" }, range(score), h("span", {}, score.success_mean === undefined ? "–" : percent(score.success_mean, 0))),
-          h("span", { role: "cell", class: "gauge" }, gauge((score.cost_usd ?? 0) / most, "cost"), h("span", {}, score.cost_usd === undefined ? "–" : dollars(score.cost_usd))),
-          worth ? h("span", { role: "cell", class: "number" }, score.worth_usd === undefined ? "–" : dollars(score.worth_usd)) : null))),
+          h("span", { role: "cell", class: "gauge", "data-label": "chance" }, gauge(score.propensity), h("span", {}, percent(score.propensity))),
+          h("span", { role: "cell", class: "gauge", "data-label": "success" }, range(score), h("span", {}, score.success_mean === undefined ? "–" : percent(score.success_mean, 0))),
+          h("span", { role: "cell", class: "gauge", "data-label": "cost" }, gauge((score.cost_usd ?? 0) / most, "cost"), h("span", {}, score.cost_usd === undefined ? "–" : dollars(score.cost_usd))),
+          worth ? h("span", { role: "cell", class: "number", "data-label": "worth" }, score.worth_usd === undefined ? "–" : dollars(score.worth_usd)) : null))),
       barred.length ? h("details", { open: barred.length < 4, "data-key": `barred-${found.decision_id}` }, h("summary", {}, `${barred.length} not eligible`),
         facts(barred.map((score) => [named(score.arm, 40), score.ineligible_reason]))) : null,
     ];

@@ -22,9 +22,9 @@ export function overview({ router, range, ask, link, go }) {
   async function load() {
     if (!chosen) chosen = await fitting();
     const [figures, told, recent] = await Promise.all([
-      ask("overview", { router, range: chosen }), ask("router", { router }), ask("decisions", { router })]);
+      ask("overview", { router, range: chosen }), ask("router", { router }), ask("decisions", { router, most: 8 })]);
     // What the clock says is no news.
-    return { figures: { ...figures, now_us: Math.floor(figures.now_us / 1e7) * 1e7 }, told, recent: recent.decisions.slice(0, 8) };
+    return { figures: { ...figures, now_us: Math.floor(figures.now_us / 1e7) * 1e7 }, told, recent: recent.decisions };
   }
 
   /** The shortest range that holds all there is; a day where there is more. */
