@@ -15,6 +15,8 @@ from server.store.errors import StoreUnavailable
 
 _log = logging.getLogger(__name__)
 
+_QUIET_SECONDS = 3.0
+"""A server that has just come up has better to do; whoever asks before need not wait for this."""
 _RESTART_SECONDS = 5.0
 _ANSWER_SECONDS = 20.0
 _END_SECONDS = 3.0
@@ -33,13 +35,14 @@ class Keeping:
     def __init__(self, data_dir: Path) -> None:
         self._command = [sys.executable, "-m", "server.dashboard.keeper", str(data_dir)]
         self._child: asyncio.subprocess.Process | None = None
+        self._wanted, self._begun = asyncio.Event(), asyncio.Event()
         self._running: asyncio.Task[None] | None = None
         self._ending = False
         self._numbers = itertools.count(1)
         self._asked: dict[int, asyncio.Future[bytes]] = {}
 
     async def start(self) -> None:
-        """Starts it."""
+        """Has it started, soon."""
         self._running = asyncio.get_running_loop().create_task(self._supervise())
 
     async def stop(self) -> None:
@@ -56,6 +59,8 @@ class Keeping:
 
     async def ask(self, what: str, **of: Any) -> bytes:
         """The answer, as JSON. Raises StoreUnavailable where none comes."""
+        self._wanted.set()
+        await self._begun.wait()
         child = self._child
         if child is None or child.stdin is None:
             raise StoreUnavailable("the dashboard's figures are being read")
@@ -70,11 +75,14 @@ class Keeping:
             self._asked.pop(question.number, None)
 
     async def _supervise(self) -> None:
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._wanted.wait(), _QUIET_SECONDS)
         while True:
             child = await asyncio.create_subprocess_exec(
                 *self._command, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, limit=_LONGEST_LINE
             )
             self._child = child
+            self._begun.set()
             assert child.stdout is not None
             try:
                 async for line in child.stdout:
