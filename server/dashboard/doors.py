@@ -106,9 +106,10 @@ class Doors:
             raise Refused(421, "this host is not served here: name it in the configuration, `hosts`")
 
     def _require_own_page(self, request: web.Request) -> None:
-        origin = request.headers.get("Origin", "")
+        # The scheme may be another one: what ends TLS may stand before this port.
+        scheme, _, origin = request.headers.get("Origin", "").lower().partition("://")
         site = request.headers.get("Sec-Fetch-Site", "same-origin")
-        if origin.lower() != f"{request.scheme}://{request.host}".lower() or site != "same-origin":
+        if scheme not in ("http", "https") or origin != request.host.lower() or site != "same-origin":
             raise Refused(403, "the request does not come from this page")
         given = request.headers.get(CSRF_HEADER, "")
         if not hmac.compare_digest(given.encode(), self.csrf_token(request).encode()):

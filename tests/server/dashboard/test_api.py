@@ -113,6 +113,8 @@ def test_a_policy_is_created_tried_and_taken_back(browser):
         {"Origin": "http://evil.example"},
         {"Origin": ""},
         {"Origin": "null"},
+        {"Origin": "https://evil.example"},
+        {"Origin": "127.0.0.1"},
         {"X_Pointsman_CSRF": "0" * 64},
         {"X_Pointsman_CSRF": ""},
         {"Sec_Fetch_Site": "cross-site"},

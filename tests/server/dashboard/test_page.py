@@ -13,7 +13,8 @@ import pytest
 
 from pointsman.v1 import admin_pb2
 from pointsman.v1 import routing_pb2 as pb
-from tests.server.dashboard.conftest import live
+from tests.server.auth.conftest import Tokens
+from tests.server.dashboard.conftest import TWO_ROUTERS, live
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 
@@ -333,4 +334,30 @@ def test_who_may_only_look_gets_no_buttons(chromium, busy):
         pages.go(page, f"{view}?router=main")
         assert page.locator("main button").count() == 0
     pages.close()
+    assert pages.complaints == []
+
+
+def test_a_token_shows_the_routers_that_it_is_good_for(chromium, serving, tmp_path):
+    tokens = Tokens(tmp_path / "data")
+    looking, acting = tokens.create("read", routers=("main",)), tokens.create("read", "admin")
+    server = serving(tmp_path / "data", "[security]\ntokens = true\n" + TWO_ROUTERS)
+    pages = Pages(chromium, server.http)
+    page = pages.open("arms")
+    for token, works in (("pointsman_x_y", False), (looking, True)):
+        page.get_by_label("Token").fill(token)
+        page.get_by_role("button", name="Sign in").click()
+        if not works:
+            page.get_by_text("the bearer token is not valid").wait_for()
+            require_sound(page, "to sign in")
+            assert "401" in pages.complaints.pop()
+    page.get_by_role("heading", name="Arms").wait_for()
+    assert page.get_by_role("button", name="Take down…").count() == 0 and page.get_by_label("Router").count() == 0
+    assert page.evaluate("document.cookie") == ""
+    page.get_by_role("button", name="Sign out").click()
+    page.get_by_label("Token").fill(acting)
+    page.get_by_role("button", name="Sign in").click()
+    page.get_by_label("Router").select_option("other")
+    page.get_by_role("button", name="Take down…").first.wait_for()
+    pages.close()
+    server.stop()
     assert pages.complaints == []
