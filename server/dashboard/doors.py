@@ -22,6 +22,7 @@ from aiohttp import web
 
 from bandit.errors import PointsmanError
 from server.auth.access import Access, Caller, Unauthenticated, calling
+from server.auth.certificates import names_of_peer
 from server.status import status_of
 from server.store.errors import StoreError
 from server.web import Handler
@@ -125,14 +126,19 @@ class Doors:
         return hmac.new(self._key, visitor.encode(errors="replace"), hashlib.sha256).hexdigest()
 
     def caller(self, request: web.Request) -> Caller:
-        """Who sends a request: known by the cookie, or by a bearer token in its header. Raises Unauthenticated."""
+        """Who sends a request: known by the cookie, by a bearer token in its header, or by the certificate of the
+        connection. Raises Unauthenticated."""
         if self._access.anybody is not None:
             return self._access.anybody
         session = self._sessions.get(request.cookies.get(COOKIE, ""))
         if session is not None and session.ends > time.monotonic() and self._access.still_knows(session.caller):
             return session.caller
-        if (authorization := request.headers.get("Authorization")) is not None:
-            return self._access.identify(authorization)
+        given = request.headers.getall("Authorization", [])
+        names = names_of_peer(request.get_extra_info("peercert"))
+        if len(given) > 1:
+            raise Unauthenticated("there is more than one Authorization header")
+        if given or names:
+            return self._access.identify(given[0] if given else None, names)
         raise Unauthenticated("sign in with a token")
 
     async def sign_in(self, request: web.Request) -> web.Response:

@@ -47,9 +47,14 @@ class RoutingStub:
       NOT_FOUND            unknown router, arm, session or decision; google.rpc.BadRequest names the field
       ALREADY_EXISTS       `request_id` was used with another message
       FAILED_PRECONDITION  the state does not allow it: no arm is eligible, or the decision is stale, exhausted or final
-      RESOURCE_EXHAUSTED   the message is too large, or too many calls
+      RESOURCE_EXHAUSTED   the message is too large; or there are too many calls, or sessions begun by this caller, and
+                           google.rpc.RetryInfo says when to come back, with the same `request_id`
       UNAVAILABLE          the store takes no writes; retry later with the same `request_id`
-    UNAUTHENTICATED and PERMISSION_DENIED occur where the server demands credentials. UNKNOWN and INTERNAL are defects.
+      UNAUTHENTICATED      the server demands a bearer token or certificate, and there is no good one
+      PERMISSION_DENIED    the caller lacks the scope on the router: `route` for Select, BatchSelect (item by item), Escalate
+                           and ReportProgress, `reward` for Reward, `read` for what reads; of the other services, `admin`
+                           for what changes
+    UNKNOWN and INTERNAL are defects.
     """
 
     @_typing.overload
@@ -107,9 +112,14 @@ class RoutingAsyncStub(RoutingStub):
       NOT_FOUND            unknown router, arm, session or decision; google.rpc.BadRequest names the field
       ALREADY_EXISTS       `request_id` was used with another message
       FAILED_PRECONDITION  the state does not allow it: no arm is eligible, or the decision is stale, exhausted or final
-      RESOURCE_EXHAUSTED   the message is too large, or too many calls
+      RESOURCE_EXHAUSTED   the message is too large; or there are too many calls, or sessions begun by this caller, and
+                           google.rpc.RetryInfo says when to come back, with the same `request_id`
       UNAVAILABLE          the store takes no writes; retry later with the same `request_id`
-    UNAUTHENTICATED and PERMISSION_DENIED occur where the server demands credentials. UNKNOWN and INTERNAL are defects.
+      UNAUTHENTICATED      the server demands a bearer token or certificate, and there is no good one
+      PERMISSION_DENIED    the caller lacks the scope on the router: `route` for Select, BatchSelect (item by item), Escalate
+                           and ReportProgress, `reward` for Reward, `read` for what reads; of the other services, `admin`
+                           for what changes
+    UNKNOWN and INTERNAL are defects.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -163,9 +173,14 @@ class RoutingServicer(metaclass=_abc_1.ABCMeta):
       NOT_FOUND            unknown router, arm, session or decision; google.rpc.BadRequest names the field
       ALREADY_EXISTS       `request_id` was used with another message
       FAILED_PRECONDITION  the state does not allow it: no arm is eligible, or the decision is stale, exhausted or final
-      RESOURCE_EXHAUSTED   the message is too large, or too many calls
+      RESOURCE_EXHAUSTED   the message is too large; or there are too many calls, or sessions begun by this caller, and
+                           google.rpc.RetryInfo says when to come back, with the same `request_id`
       UNAVAILABLE          the store takes no writes; retry later with the same `request_id`
-    UNAUTHENTICATED and PERMISSION_DENIED occur where the server demands credentials. UNKNOWN and INTERNAL are defects.
+      UNAUTHENTICATED      the server demands a bearer token or certificate, and there is no good one
+      PERMISSION_DENIED    the caller lacks the scope on the router: `route` for Select, BatchSelect (item by item), Escalate
+                           and ReportProgress, `reward` for Reward, `read` for what reads; of the other services, `admin`
+                           for what changes
+    UNKNOWN and INTERNAL are defects.
     """
 
     @_abc_1.abstractmethod

@@ -1,5 +1,6 @@
 """TLS and certificates on a real server, and what it refuses to start with."""
 
+import http.client
 import shutil
 import ssl
 import stat
@@ -118,6 +119,28 @@ def test_certificates_say_who_calls(serving, tmp_path, certificates, tokens_of):
         with client(unknown, token) as one:
             assert code_of(one.list_arms) in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
     assert healthz(server, ssl.create_default_context(cafile=certificates.authority)) == "serving"
+
+    def dashboard(certificate, *headers: tuple[str, str]) -> int:
+        """The status of a page's JSON, asked for with a certificate or without."""
+        context = ssl.create_default_context(cafile=certificates.authority)
+        if certificate is not None:
+            context.load_cert_chain(certificate, certificate.with_suffix(".key"))
+        connection = http.client.HTTPSConnection(server.http, context=context, timeout=10)
+        connection.putrequest("GET", "/api/router?router=default")
+        for header in headers:
+            connection.putheader(*header)
+        connection.endheaders()
+        try:
+            return connection.getresponse().status
+        finally:
+            connection.close()
+
+    good, bad = ("Authorization", f"Bearer {token}"), ("Authorization", "Bearer pointsman_x_y")
+    assert [dashboard(one) for one in (boss, agent, nobody, None)] == [200, 403, 401, 401]
+    assert [dashboard(None, good), dashboard(None, good, good), dashboard(None, good, bad)] == [200, 401, 401]
+    assert [dashboard(boss, bad), dashboard(agent, good)] == [401, 200]
+    with pytest.raises(OSError):
+        dashboard(stranger)
 
 
 def test_a_certificate_that_is_renewed_holds_for_new_connections(serving, tmp_path, certificates):
