@@ -1,8 +1,12 @@
 """The demo, run as a person would, only shorter."""
 
 import json
+import os
+import re
+import signal
 import subprocess
 import sys
+import urllib.request
 
 import numpy as np
 import pytest
@@ -51,3 +55,18 @@ def test_failures_come_together() -> None:
 def test_an_arm_without_figures_is_named() -> None:
     with pytest.raises(InvalidInput, match="b"):
         fleet.world([arm("a", any=0.6), arm("b")], n_tasks=10, seed=3)
+
+
+def test_whoever_wants_to_look_finds_the_dashboard_until_the_demo_is_ended() -> None:
+    command = [sys.executable, "-m", "server.cli", "demo", "--serve", "--sessions", "20", "--agents", "4"]
+    environment = {**os.environ, "COLUMNS": "200"}
+    demo = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
+    assert demo.stdout is not None
+    page = next(found[1] for line in demo.stdout if (found := re.search(r"dashboard is at (http://\S+/)", line)))
+    with urllib.request.urlopen(page, timeout=10) as answer:
+        assert b"Pointsman" in answer.read()
+    demo.send_signal(signal.SIGTERM)
+    assert demo.wait(60) == 0
+    demo.stdout.close()
+    with pytest.raises(OSError):
+        urllib.request.urlopen(page, timeout=10)
