@@ -52,12 +52,18 @@ class Watcher:
 
     async def _run(self) -> None:
         loop = asyncio.get_running_loop()
+        away = False
         while True:
             published: list[tuple[EpochId, Learner]] = []
+            pause_seconds = _BREATH_SECONDS
             try:
                 published = await loop.run_in_executor(self._thread, self._look)
+                away = False
             except StoreError as error:
-                _log.warning("epochs of other replicas cannot be read now: %s", error)
+                pause_seconds = _POLL_SECONDS
+                if not away:
+                    _log.warning("what other replicas do cannot be read now: %s", error)
+                away = True
             # Also where they cannot: this is how a replica without callers notices that the database is away.
             with suppress(StoreError):
                 await self._engine.current()
@@ -65,7 +71,7 @@ class Watcher:
                 # An epoch is of what the log said before: the engine knows all of that now.
                 for epoch, learner in published:
                     self._engine.between_rounds(functools.partial(self._adopt, epoch, learner))
-            await asyncio.sleep(_BREATH_SECONDS)
+            await asyncio.sleep(pause_seconds)
 
     def _look(self) -> list[tuple[EpochId, Learner]]:
         """Waits for news; the newest epochs that were not adopted yet."""

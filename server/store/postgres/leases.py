@@ -4,6 +4,8 @@ Time is the database's. A holder that is slow or cut off may think that it holds
 whatever it writes goes with its token, and the database refuses a token that is not the newest.
 """
 
+import os
+import socket
 import threading
 
 from server.store.errors import StoreUnavailable
@@ -29,7 +31,7 @@ class Lease:
         Raises StoreUnavailable.
         """
         self._end()
-        rows = self._database.once(schema.TAKE_LEASE, self.name, SECONDS)
+        rows = self._database.once(schema.TAKE_LEASE, self.name, _holder(), SECONDS)
         if not rows:
             return None
         token = int(rows[0][0])
@@ -57,3 +59,8 @@ class Lease:
         if self._renewing is not None:
             self._renewing.join()
             self._renewing = None
+
+
+def _holder() -> str:
+    """Who holds it, for people: the host and the process."""
+    return f"{socket.gethostname()}:{os.getpid()}"

@@ -43,7 +43,8 @@ MIGRATIONS: tuple[str, ...] = (
     CREATE TABLE leases (
         name  text PRIMARY KEY,
         token bigint NOT NULL,
-        until timestamptz NOT NULL
+        until timestamptz NOT NULL,
+        holder text NOT NULL
     );
     CREATE TABLE epochs (
         router  text COLLATE "C" NOT NULL,
@@ -126,9 +127,9 @@ FOUND_BY_INDEX = (
 """What is wrong with an event, how it is found by its number, and how by its index."""
 
 TAKE_LEASE = """
-    INSERT INTO leases AS lease (name, token, until)
-    VALUES (%b, 1, clock_timestamp() + make_interval(secs => %b))
-    ON CONFLICT (name) DO UPDATE SET token = lease.token + 1, until = excluded.until
+    INSERT INTO leases AS lease (name, holder, token, until)
+    VALUES (%b, %b, 1, clock_timestamp() + make_interval(secs => %b))
+    ON CONFLICT (name) DO UPDATE SET holder = excluded.holder, token = lease.token + 1, until = excluded.until
     WHERE lease.until < clock_timestamp()
     RETURNING token
 """
