@@ -27,6 +27,7 @@ _ELSEWHERE = {
     "tokens": ("server.auth.commands", "add_tokens", "bearer tokens: who may call a server, and what they may do"),
     "export": ("server.log_commands", "add_export", "the log as Parquet or for other projects"),
     "import": ("server.log_commands", "add_import", "an export, or other projects' logged decisions, into a log"),
+    "move": ("server.log_commands", "add_move", "a log from a data directory into PostgreSQL"),
     "check": ("server.log_commands", "add_check", "is the log in a data directory whole?"),
     "backup": ("server.log_commands", "add_backup", "a whole copy of a data directory, of a running server's too"),
 }

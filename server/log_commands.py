@@ -30,11 +30,13 @@ from server.console import connect
 from server.console.output import Output
 from server.convert import events as convert
 from server.intake import Intake, Offered
+from server.moving import move
 from server.sessions import SessionCache
 from server.store.backup import backup
 from server.store.errors import StoreDamaged, StoreError
-from server.store.protocol import NewEvent, Problem, StoredEvent
-from server.store.sqlite import DATABASE, SqliteReader, SqliteStore
+from server.store.place import Directory, Place, is_url, place_at
+from server.store.protocol import EventReader, NewEvent, Problem, StoredEvent
+from server.store.sqlite import DATABASE
 from server.words import plain
 
 _Subparsers: TypeAlias = "argparse._SubParsersAction[Any]"
@@ -124,9 +126,23 @@ def add_import(subparsers: _Subparsers, formats: Formats) -> None:
 def add_check(subparsers: _Subparsers) -> None:
     """Adds `check`."""
     parser = subparsers.add_parser("check", help="is the log whole?", description="Verifies every event of a log.")
-    parser.add_argument("data_dir", metavar="DATA_DIR", type=Path)
+    parser.add_argument("data_dir", metavar="DATA_DIR", help="or the URL of a database: postgresql://…")
     parser.add_argument("--json", metavar="FILE", help="write the answer as JSON; - is standard output")
     parser.set_defaults(run=lambda asked: _run(asked, _check))
+
+
+def add_move(subparsers: _Subparsers) -> None:
+    """Adds `move`."""
+    parser = subparsers.add_parser(
+        "move",
+        help="a log into PostgreSQL",
+        description="Copies the log of a data directory into an empty database, for replicas to go on from there: the "
+        "same events, the same chain, the same epochs. The directory stays as it is; no server may use it meanwhile.",
+    )
+    parser.add_argument("--from", metavar="DATA_DIR", dest="data_dir", type=Path, required=True)
+    parser.add_argument("--to", metavar="URL", dest="store", required=True, help="postgresql://USER@HOST:PORT/DATABASE")
+    parser.add_argument("--json", metavar="FILE", help="write the answer as JSON; - is standard output")
+    parser.set_defaults(run=lambda asked: _run(asked, _move))
 
 
 def add_backup(subparsers: _Subparsers) -> None:
@@ -158,6 +174,7 @@ def _add_place(parser: argparse.ArgumentParser, what: str) -> "argparse._Mutuall
     place.add_argument("--server", metavar="HOST:PORT", help=f"the running server {what}")
     connect.add_flags(parser)
     place.add_argument("--data-dir", metavar="DIR", type=Path, help=f"the data directory {what}")
+    place.add_argument("--store", metavar="URL", help=f"the database {what}: postgresql://…")
     return place
 
 
@@ -214,7 +231,7 @@ def _in_words(told: Mapping[str, Any]) -> str:
 
 
 def _of_directory(asked: argparse.Namespace, after: int) -> Iterator[Sequence[StoredEvent]]:
-    reader = SqliteStore.open_reader(asked.data_dir)
+    reader = _place(asked).reader()
     try:
         for page in pages(reader, after):
             yield [event for event in page if asked.router in (None, event.router)]
@@ -269,9 +286,9 @@ def _require_new(asked: argparse.Namespace) -> None:
             )
         there = any(router.id == asked.router for router in listed.routers)
     else:
-        if not (asked.data_dir / DATABASE).exists():
+        if asked.data_dir and not (asked.data_dir / DATABASE).exists():
             return
-        reader = SqliteStore.open_reader(asked.data_dir)
+        reader = _place(asked).reader()
         try:
             there = asked.router in _configurations(reader)
         finally:
@@ -283,7 +300,8 @@ def _require_new(asked: argparse.Namespace) -> None:
 def _into_directory(asked: argparse.Namespace, advance: _Advance) -> tuple[int, int, int]:
     source = read(asked.source)
     first = next(source)  # nothing is created for a source that cannot be read
-    store = SqliteStore.open(asked.data_dir)
+    place = _place(asked)
+    store = place.open()
     try:
         sessions = SessionCache(store, _CACHED_SESSIONS)
         configurations: dict[str, Configuration] = _configurations(store)
@@ -307,7 +325,7 @@ def _into_directory(asked: argparse.Namespace, advance: _Advance) -> tuple[int, 
         store.close()
 
 
-def _configurations(reader: SqliteReader) -> dict[str, Configuration]:
+def _configurations(reader: EventReader) -> dict[str, Configuration]:
     """Every router of the log as it says they are."""
     found: dict[str, Configuration] = {}
     for page in pages(reader, 0):
@@ -366,8 +384,9 @@ def _into_server(asked: argparse.Namespace, advance: _Advance) -> tuple[int, int
 def _check(asked: argparse.Namespace, output: Output) -> None:
     events = 0
     problems: list[Problem] = []
+    place = place_at(asked.data_dir) if is_url(asked.data_dir) else Directory(Path(asked.data_dir))
     try:
-        reader = SqliteStore.open_reader(asked.data_dir)
+        reader = place.reader()
         try:
             events = reader.last_seq
             with _Bar("events verified") as advance:
@@ -378,7 +397,7 @@ def _check(asked: argparse.Namespace, output: Output) -> None:
         problems = [Problem(error.seq, error.what)]
     output.json(
         {
-            "data_dir": str(asked.data_dir),
+            "data_dir": str(place),
             "whole": not problems,
             "events": events,
             "problems": [{"sequence": problem.seq, "what": problem.what} for problem in problems],
@@ -387,8 +406,27 @@ def _check(asked: argparse.Namespace, output: Output) -> None:
     for problem in problems:
         output.line(f"event {problem.seq}: {problem.what}" if problem.seq is not None else problem.what)
     if problems:
-        raise _Damaged(f"{asked.data_dir} is damaged: {len(problems)} problems")
-    output.line(f"{asked.data_dir} is whole: {events:,} events")
+        raise _Damaged(f"{place} is damaged: {len(problems)} problems")
+    output.line(f"{place} is whole: {events:,} events")
+
+
+# --- move --------------------------------------------------------------------------------------------------------
+
+
+def _move(asked: argparse.Namespace, output: Output) -> None:
+    place = place_at(asked.store)
+    with _Bar("events") as advance:
+        moved = move(asked.data_dir, place, lambda _what, done, of: advance(done, of))
+    output.json(
+        {
+            "from": str(asked.data_dir),
+            "to": str(place),
+            "events": moved.events,
+            "digest": moved.digest.hex(),
+            "epochs": moved.epochs,
+        }
+    )
+    output.line(f"{moved.events:,} events and {moved.epochs:,} epochs are in {place}, and verified")
 
 
 # --- backup ------------------------------------------------------------------------------------------------------
@@ -402,6 +440,11 @@ def _backup(asked: argparse.Namespace, output: Output) -> None:
 
 
 # --- what they share ---------------------------------------------------------------------------------------------
+
+
+def _place(asked: argparse.Namespace) -> Place:
+    """The place that `--store` or `--data-dir` names."""
+    return place_at(asked.store) if asked.store else Directory(asked.data_dir)
 
 
 def _channel(asked: argparse.Namespace) -> AbstractContextManager[grpc.Channel]:

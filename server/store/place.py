@@ -39,6 +39,10 @@ class Place(Protocol):
 class Lease(Protocol):
     """What one process at a time does."""
 
+    def close(self) -> None:
+        """Stops renewing it."""
+        ...
+
     def take(self) -> int | None:
         """The token, greater than every one before it; None where another process holds the lease.
 

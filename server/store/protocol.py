@@ -146,8 +146,14 @@ class Store(EventReader, Protocol):
 class SharedStore(Store, Protocol):
     """A log to which others append as well, each through a handle of its own.
 
-    `last_seq` is the last event that this handle has appended or been told of by `news` or `append_unless`.
+    `last_seq` is the last event that this handle has appended or been told of by `news` or `append_unless`. Everything
+    but `verify` reads the log as of that event: so what is read fits together, whatever others append meanwhile.
     """
+
+    @property
+    def last_digest(self) -> bytes:
+        """The chain up to `last_seq`."""
+        ...
 
     def news(self) -> list[StoredEvent]:
         """What has been appended since `last_seq`: the next events, none where there are none as of this call.

@@ -74,8 +74,8 @@ class Link:
             ends.append(far_writer)
             self._writers.add(far_writer)
             await asyncio.gather(self._copy(reader, far_writer), self._copy(far_reader, writer))
-        except OSError:
-            # The server is away, or an end has gone.
+        except (OSError, asyncio.CancelledError):
+            # The server is away, or an end has gone, or it all ends.
             pass
         finally:
             for end in ends:

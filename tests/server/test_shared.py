@@ -37,9 +37,18 @@ class Interrupted(PostgresStore):
 
     between: Callable[[], None] | None = None
     """Called once, between the taking of a round and its append."""
+    looked: Callable[[], None] | None = None
+    """Called once, when a round has looked up which of its requests are repeats."""
     lost = False
     """Whether the answer to the next append is lost on the way."""
     appends = 0
+
+    def requests(self, keys):
+        found = super().requests(keys)
+        if keys and (looked := self.looked) is not None:
+            self.looked = None
+            looked()
+        return found
 
     def append_unless(self, events, contradict):
         self.appends += 1
@@ -85,11 +94,12 @@ class Replica:
         command = Select(router="default", session_id=session, request_id=request)
         return await self.engine.answer(known, lambda: self.engine.select(command), ("default", session))
 
-    async def escalate(self, session: str, decision: str = ""):
+    async def escalate(self, session: str, decision: str = "", request: str = ""):
         command = Escalate(
             router="default", session_id=session, decision_id=decision, reason=EscalationReason.VERIFIED_FAILURE
         )
-        return await self.engine.answer(None, lambda: self.engine.escalate(command), ("default", session))
+        known = repeat("default", "Escalate", request, session.encode())
+        return await self.engine.answer(known, lambda: self.engine.escalate(command), ("default", session))
 
     async def reward(self, decision: str, request: str = ""):
         known = repeat("default", "Reward", request, decision.encode())
@@ -173,6 +183,18 @@ def test_a_session_that_both_begin_or_leave_is_begun_and_left_once(database_url,
             await first.escalate("s", one.decision.decision_id)
         assert (await first.select("s")).decision == (await second.select("s")).decision
         assert [event.decision.attempt for event in decided(first.store)] == [1, 2]
+
+    run(test, database_url, tmp_path)
+
+
+def test_what_a_round_reads_fits_together(database_url, tmp_path):
+    async def test(first: Replica, second: Replica) -> None:
+        one = await second.select("s")
+        await first.engine.current()
+        again = "s", one.decision.decision_id, "leave"
+        first.store.looked = meanwhile(asyncio.get_running_loop(), lambda: second.escalate(*again))
+        assert await first.escalate(*again) == await second.escalate(*again)
+        assert first.store.looked is None
 
     run(test, database_url, tmp_path)
 

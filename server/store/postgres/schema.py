@@ -85,19 +85,21 @@ CONFIGURING = (
     "AND seq > %b AND seq <= %b ORDER BY seq LIMIT %b"
 )
 EVENT = f"SELECT {COLUMNS} FROM events WHERE seq = %b"
-DECISION = f"SELECT {COLUMNS} FROM events WHERE kind = 'decided' AND decision_id = %b"
+DECISION = f"SELECT {COLUMNS} FROM events WHERE kind = 'decided' AND decision_id = %b AND seq <= %b"
 SESSION = (
     f"SELECT {COLUMNS} FROM events WHERE session_id = %b AND session_id <> '' AND router = %b AND seq <= %b "
     "ORDER BY seq"
 )
 REQUESTS = (
-    "SELECT request_key, request_digest, seq FROM events WHERE request_key <> '' AND request_key = ANY(%b::bytea[])"
+    "SELECT request_key, request_digest, seq FROM events "
+    "WHERE request_key <> '' AND request_key = ANY(%b::bytea[]) AND seq <= %b"
 )
 SESSIONS = """
     SELECT asked.router, asked.session_id FROM unnest(%b::text[], %b::text[]) AS asked (router, session_id)
     WHERE EXISTS (
         SELECT 1 FROM events
         WHERE events.session_id = asked.session_id AND events.session_id <> '' AND events.router = asked.router
+        AND events.seq <= %b
     )
 """
 

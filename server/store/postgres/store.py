@@ -54,11 +54,11 @@ class PostgresReader:
 
     def read(self, after: int, limit: int, upto: int | None = None) -> list[StoredEvent]:
         """See EventReader."""
-        return select(self._reader, schema.READ, after, _last(upto), limit, doubt=after + 1)
+        return select(self._reader, schema.READ, after, self._upto(upto), limit, doubt=after + 1)
 
     def configuring(self, after: int, limit: int, upto: int | None = None) -> list[StoredEvent]:
         """See EventReader."""
-        events = select(self._reader, schema.CONFIGURING, after, _last(upto), limit, doubt=after + 1)
+        events = select(self._reader, schema.CONFIGURING, after, self._upto(upto), limit, doubt=after + 1)
         for event in events:
             if event.kind not in CONFIGURING:
                 raise StoreDamaged(event.seq, "is not of the kind that its index says")
@@ -66,11 +66,11 @@ class PostgresReader:
 
     def event(self, seq: int) -> StoredEvent | None:
         """See EventReader."""
-        return Rows(self._reader).event(seq)
+        return Rows(self._reader).event(seq) if seq <= self._upto(None) else None
 
     def decision(self, decision_id: str) -> StoredEvent | None:
         """See EventReader."""
-        for event in select(self._reader, schema.DECISION, to_text(decision_id)):
+        for event in select(self._reader, schema.DECISION, to_text(decision_id), self._upto(None)):
             if event.decision_id != decision_id or event.kind != DECIDED:
                 raise StoreDamaged(event.seq, "is not the decision its id leads to")
             return event
@@ -78,7 +78,7 @@ class PostgresReader:
 
     def session(self, router: str, session_id: str, upto: int | None = None) -> list[StoredEvent]:
         """See EventReader."""
-        return select(self._reader, schema.SESSION, to_text(session_id), to_text(router), _last(upto))
+        return select(self._reader, schema.SESSION, to_text(session_id), to_text(router), self._upto(upto))
 
     def which_sessions(self, sessions: Collection[tuple[str, str]]) -> set[tuple[str, str]]:
         """See EventReader."""
@@ -86,15 +86,19 @@ class PostgresReader:
             return set()
         routers = [to_text(router) for router, _ in sessions]
         ids = [to_text(session_id) for _, session_id in sessions]
-        found = self._reader.rows(schema.SESSIONS, routers, ids)
+        found = self._reader.rows(schema.SESSIONS, routers, ids, self._upto(None))
         return {(from_text(router), from_text(session_id)) for router, session_id in found}
 
     def requests(self, keys: Collection[bytes]) -> dict[bytes, tuple[bytes, int]]:
         """See EventReader."""
         if not keys:
             return {}
-        found = self._reader.rows(schema.REQUESTS, list(keys))
+        found = self._reader.rows(schema.REQUESTS, list(keys), self._upto(None))
         return {key: (digest, seq) for key, digest, seq in found}
+
+    def _upto(self, upto: int | None) -> int:
+        """The last event that a reader who asks for events up to one may see."""
+        return _MAX_SEQ if upto is None else upto
 
     def verify(self, progress: Progress | None = None) -> list[Problem]:
         """See EventReader."""
@@ -148,6 +152,14 @@ class PostgresStore(PostgresReader):
     def last_seq(self) -> int:
         """The last event that this handle has appended or been told of, see `news`."""
         return self._known.seq
+
+    @property
+    def last_digest(self) -> bytes:
+        """See SharedStore."""
+        return self._known.digest
+
+    def _upto(self, upto: int | None) -> int:
+        return self._known.seq if upto is None else min(upto, self._known.seq)
 
     def append(self, events: Sequence[NewEvent]) -> int:
         """See Store. Goes behind whatever others have appended."""
@@ -273,10 +285,6 @@ def head_of(database: Database) -> Head:
     if len(rows) != 1:
         raise StoreDamaged(None, "the head is missing beside the log")
     return Head(*rows[0])
-
-
-def _last(upto: int | None) -> int:
-    return _MAX_SEQ if upto is None else upto
 
 
 def _migrate(database: Database, name: str) -> None:

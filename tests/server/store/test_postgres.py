@@ -50,6 +50,7 @@ def test_handles_that_append_at_once_make_one_dense_chain(open_handle: Open, mak
     for thread in threads:
         thread.join()
     assert sorted(firsts) == list(range(1, 241, 3))
+    handles[0].news()
     events = handles[0].read(0, 1000)
     assert list(audit(events, 0, GENESIS)) == []
     assert len({event.body for event in events}) == len(events)
@@ -63,6 +64,8 @@ def test_what_others_have_appended_is_told_before_it_is_built_on(open_handle: Op
     assert others.news() == []
     others.append([make_event(1), make_event(2)])
     assert mine.last_seq == 1
+    assert [event.seq for event in mine.read(0, 10)] == [1], "it reads the log as it knows it"
+    assert mine.event(3) is None
 
     asked: list[list[int]] = []
 
