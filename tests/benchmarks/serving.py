@@ -159,7 +159,7 @@ class Driver:
         await self._channel.close()
 
 
-async def _teach(address: str, sessions: int) -> bytes:
+async def teach(address: str, sessions: int) -> bytes:
     """Lets the router learn all its columns; returns the bytes of its last answer."""
     rng = np.random.default_rng(3)
     async with grpc.aio.insecure_channel(address) as channel:
@@ -193,7 +193,7 @@ def compare(policy: str, *, rounds: int = 6, count: int = 1000) -> dict[str, flo
     """Select against echo: throughput, processor time of the server, latencies with one request in flight; and the
     decisions a second of BatchSelect against those of Select. Medians over rounds."""
     with tempfile.TemporaryDirectory() as folder, process(serve(Path(folder), policy)) as server:
-        answer = asyncio.run(_teach(server.address, 300))
+        answer = asyncio.run(teach(server.address, 300))
         with process([sys.executable, "-c", _ECHO], answer.hex()) as echo:
             return asyncio.run(_measure(server, echo, rounds, count))
 

@@ -21,7 +21,20 @@ from rich.table import Table
 from tests.faults.shim import NoShim
 from tests.faults.trial import Broken, Trial
 
-FAULTS = ("kills", "disk", "power", "damage", "rewards", "backups", "hostile", "parsers", "clocks", "checker", "soak")
+FAULTS = (
+    "kills",
+    "disk",
+    "power",
+    "damage",
+    "rewards",
+    "backups",
+    "hostile",
+    "parsers",
+    "clocks",
+    "checker",
+    "soak",
+    "replicas",
+)
 RESULTS = Path(__file__).with_name("RESULTS.json")
 
 

@@ -37,8 +37,9 @@ from server.store.postgres.epochs import PostgresEpochs
 from server.store.postgres.store import PostgresReader
 from tests.faults.network import Link
 from tests.faults.processes import Server, start
+from tests.faults.shim import NoShim
 from tests.faults.trial import Figures, Trial, require
-from tests.postgres import Cluster
+from tests.postgres import Cluster, NoPostgres
 
 AIM = "50 splits of three replicas on PostgreSQL: none lost, none twice, one epoch on all"
 
@@ -364,7 +365,10 @@ def run(trial: Trial, splits: int | None = None) -> Figures:
     """Splits and audits."""
     count = splits if splits is not None else trial.size(full=50, quick=3)
     with ExitStack() as ending:
-        fleet = _Fleet(trial.folder, ending)
+        try:
+            fleet = _Fleet(trial.folder, ending)
+        except NoPostgres as error:
+            raise NoShim(str(error)) from error
         told = asyncio.run(_work(trial, fleet, count))
         events, newest = _audit(fleet, told)
         deadline = time.monotonic() + _SECONDS
