@@ -35,6 +35,9 @@ class Found:
     arms: tuple[str, ...]
     """All that were ever offered."""
     sessions: int
+    torn_sessions: int
+    """More of which not all decisions are there, and which are left out: days are missing, or it begins in the midst
+    of them."""
     longest: int
     """The most steps of a session."""
 
@@ -46,6 +49,7 @@ class Reader:
         self._found = found
         self._tables = found.tables
         self.arms, self.sessions, self.longest = found.arms, found.sessions, found.longest
+        self.torn_sessions = found.torn_sessions
         self._duck = duck.connect_out_of_core(found.tables.folder, threads=1, memory_mb=_MEMORY_MB)
         self._duck.execute(log_sql.every(found.root))
         self._duck.execute(log_sql.events(found.router))

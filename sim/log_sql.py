@@ -72,7 +72,7 @@ class Tables:
 def put_together(arms: Sequence[str], *, one_list: bool, into: Tables) -> tuple[str, ...]:
     """Statements that write the tables. `one_list`: the arms are always offered in this order."""
     return (
-        _OUTCOMES, _CONTESTED, _SETTLED, _WHOLE, _LEFT, _SESSIONS, _PRICED, _FEATURES,
+        _OUTCOMES, _CONTESTED, _SETTLED, _WHOLE, _LEFT, _BEGUN, _SESSIONS, _PRICED, _FEATURES,
         _copy("SELECT session, log, session_id, first_seq FROM sessions ORDER BY session", into.sessions),
         _copy("SELECT code, features FROM features ORDER BY code", into.features),
         _copy(_steps(arms, one_list), into.steps),
@@ -143,12 +143,21 @@ SELECT log, decision_id, bool_or(reason IN ({_ALARMS})) AS alarm,
     bool_or(coalesce(body->>'$.event.next_decision_id', '') = '') AS gave_up
 FROM events WHERE kind = 'escalated' GROUP BY log, decision_id"""
 
-_SESSIONS = """CREATE TEMP TABLE sessions AS
-SELECT log, session_id, first_seq, attempts, row_number() OVER (ORDER BY log, first_seq) - 1 AS session
+_BEGUN = """CREATE TEMP TABLE begun AS
+SELECT log, session_id, first_seq, attempts, decisions = attempts AS whole, decisions <> rows AS twice
 FROM (
-    SELECT log, session_id, min(seq) AS first_seq, max(attempt) AS attempts
+    SELECT log, session_id, min(seq) AS first_seq, max(attempt) AS attempts, count(DISTINCT attempt) AS decisions,
+        count(*) AS rows
     FROM events WHERE kind = 'decided' GROUP BY log, session_id
 )"""
+"""Sessions of which there is a decision; where days are missing, not every one is whole."""
+
+TWICE = "SELECT first_seq FROM begun WHERE twice ORDER BY first_seq LIMIT 1"
+"""The first event of a session of which there is a decision twice, if there is one."""
+
+_SESSIONS = """CREATE TEMP TABLE sessions AS
+SELECT log, session_id, first_seq, attempts, row_number() OVER (ORDER BY log, first_seq) - 1 AS session
+FROM begun WHERE whole"""
 
 _PRICED = f"""CREATE TEMP TABLE priced AS
 SELECT log, decision_id, {_OFFERS} AS priced

@@ -14,14 +14,14 @@ from bandit import record
 from bandit.errors import InvalidInput
 from bandit.events import RouterPut
 from bandit.types import RouterSettings
-from sim import duck, log_sql
+from sim import duck, log_faults, log_sql
 from sim.log_reader import Found, Reader, event
 from sim.log_sql import Tables
 
 _MEMORY_MB = 900
 _MOST_ARMS = 200
 _NEEDED = ("seq", "kind", "router", "session_id", "decision_id", "attempt", "arm", "propensity", "reason", "arms",
-           "propensities", "features", "success", "cost_usd", "revision", "final", "body")  # fmt: skip
+           "propensities", "features", "success", "cost_usd", *log_sql.TOKENS, "revision", "final", "body")  # fmt: skip
 
 
 class Log(Reader, AbstractContextManager["Log"]):
@@ -64,14 +64,22 @@ class Log(Reader, AbstractContextManager["Log"]):
         _check_columns(connection, root)
         router = _one_router(connection, router)
         connection.execute(log_sql.events(router))
+        if fault := log_faults.first(connection):
+            raise InvalidInput("--events", f"{root}: {fault}")
         lists = [tuple(arms) for (arms,) in connection.execute(log_sql.ARM_LISTS).fetchall()]
         arms = tuple(dict.fromkeys(str(arm) for arms in lists for arm in arms))
         if not arms:
             raise InvalidInput("--events", "there are no decisions")
+        if any(len(set(offered)) < len(offered) for offered in lists):
+            raise InvalidInput("--events", f"{root}: an arm is offered twice at a decision")
         if len(arms) > _MOST_ARMS:
             raise InvalidInput("--events", f"{len(arms)} arms were offered, more than {_MOST_ARMS}")
         for statement in log_sql.put_together(arms, one_list=len(lists) == 1, into=tables):
             connection.execute(statement)
+        if twice := connection.execute(log_sql.TWICE).fetchall():
+            raise InvalidInput("--events", f"{root}: event {twice[0][0]} is there twice")
+        if not (sessions := _count(connection, "SELECT count(*) FROM sessions")):
+            raise InvalidInput("--events", f"{root}: of no session all decisions are there")
         self.events = _count(connection, "SELECT count(*) FROM events")
         self.decisions = _count(connection, "SELECT count(*) FROM read_parquet(?)", tables.steps)
         self.settings = _settings(connection, router)
@@ -80,7 +88,8 @@ class Log(Reader, AbstractContextManager["Log"]):
             router=router,
             tables=tables,
             arms=arms,
-            sessions=_count(connection, "SELECT count(*) FROM sessions"),
+            sessions=sessions,
+            torn_sessions=_count(connection, "SELECT count(*) FROM begun WHERE NOT whole"),
             longest=_count(connection, "SELECT max(place + gave_up::INT) + 1 FROM read_parquet(?)", tables.steps),
         )
 

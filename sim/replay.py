@@ -33,6 +33,8 @@ _LEAST_SAMPLE = 500
 _WEIGHT_Z, _LOTTERY_P = 4.0, 1e-5
 """A log is not trusted where the mean weight is further from 1 than so many standard errors, or its arms differ so
 improbably from their propensities."""
+_MOST_TORN = 0.01
+"""Share of sessions left out, for they are not whole, beyond which a log is not trusted: long ones are lost sooner."""
 _LOGGED = "logged"
 
 
@@ -68,7 +70,10 @@ def replay(
     found = evaluate_all(
         log, candidates, value_usd=asked.value_usd, baseline=baseline, jobs=jobs, ray=ray, on_sessions=on_sessions
     )
-    results = tuple(_result(each, evaluation, conditions) for each, evaluation in zip(candidates, found, strict=True))
+    of_log = _doubts_of_log(log)
+    results = tuple(
+        _result(each, evaluation, conditions, of_log) for each, evaluation in zip(candidates, found, strict=True)
+    )
     first = found[0]
     return ReplayResult(
         events=log.events,
@@ -158,9 +163,12 @@ def _is_file(name: str) -> bool:
 # --- results -----------------------------------------------------------------------------------------------------
 
 
-def _result(candidate: Candidate, evaluation: Evaluation, conditions: tuple[Condition, ...] | None) -> CandidateResult:
+def _result(
+    candidate: Candidate, evaluation: Evaluation, conditions: tuple[Condition, ...] | None, of_log: Sequence[str]
+) -> CandidateResult:
     own = _figures(evaluation, evaluation.level, bounded=True)
     trust = evaluation.trust
+    doubts = (*of_log, *_doubts(trust))
     return CandidateResult(
         name=candidate.name,
         success_rate=own.success_rate,
@@ -170,8 +178,8 @@ def _result(candidate: Candidate, evaluation: Evaluation, conditions: tuple[Cond
         sessions=trust.sessions,
         difference=_figures(evaluation, evaluation.difference),
         others={name: _others(evaluation, metrics) for name, metrics in evaluation.others().items()},
-        gate=None if conditions is None else _judged(evaluation, conditions),
-        diagnostics=_diagnostics(trust),
+        gate=None if conditions is None else _judged(evaluation, conditions, doubts),
+        diagnostics=_diagnostics(trust, doubts),
         missing=_missing(evaluation) if trust.missing_rewards else None,
     )
 
@@ -206,8 +214,8 @@ def _held(figure: Figure, lowest: float, highest: float) -> Figure:
     )
 
 
-def _judged(evaluation: Evaluation, conditions: tuple[Condition, ...]) -> GateResult:
-    if doubts := _doubts(evaluation.trust):
+def _judged(evaluation: Evaluation, conditions: tuple[Condition, ...], doubts: Sequence[str]) -> GateResult:
+    if doubts:
         return GateResult(verdict="undecided", why="; ".join(doubts))
 
     def excess(condition: Condition) -> Interval:
@@ -218,8 +226,16 @@ def _judged(evaluation: Evaluation, conditions: tuple[Condition, ...]) -> GateRe
     return GateResult(verdict=verdict, why=why)
 
 
+def _doubts_of_log(log: Log) -> list[str]:
+    """Why the log can tell of no candidate, in words."""
+    begun = log.sessions + log.torn_sessions
+    if log.torn_sessions <= _MOST_TORN * begun:
+        return []
+    return [f"of {log.torn_sessions} of {begun} sessions not all decisions are there"]
+
+
 def _doubts(trust: Trust) -> list[str]:
-    """Why the log cannot tell, in words."""
+    """Why the log cannot tell of a candidate, in words."""
     doubts = []
     if trust.effective_sample_size < _LEAST_SAMPLE:
         doubts.append(f"the effective sample is {trust.effective_sample_size:.0f} sessions, less than {_LEAST_SAMPLE}")
@@ -232,7 +248,7 @@ def _doubts(trust: Trust) -> list[str]:
     return doubts
 
 
-def _diagnostics(trust: Trust) -> Diagnostics:
+def _diagnostics(trust: Trust, doubts: Sequence[str]) -> Diagnostics:
     return Diagnostics(
         effective_sample_size=trust.effective_sample_size,
         max_weight=trust.max_weight,
@@ -241,7 +257,7 @@ def _diagnostics(trust: Trust) -> Diagnostics:
         unsupported_decisions=trust.unsupported_decisions,
         missing_rewards=trust.missing_rewards,
         lottery_p=trust.lottery_p,
-        doubts=tuple(_doubts(trust)),
+        doubts=tuple(doubts),
     )
 
 

@@ -65,7 +65,11 @@ def run(args: argparse.Namespace) -> int:
         if args.json == "-":
             print(document)
         else:
-            Path(args.json).write_text(document + "\n", encoding="utf-8")
+            try:
+                Path(args.json).write_text(document + "\n", encoding="utf-8")
+            except OSError as error:
+                print(f"pointsman replay: --json: {args.json} cannot be written: {error.strerror}", file=sys.stderr)
+                return 2
     replay_tables.show(result, Console(stderr=args.json == "-"))
     verdicts = [candidate.gate.verdict for candidate in result.candidates if candidate.gate is not None]
     return 3 if "fail" in verdicts else 4 if "undecided" in verdicts else 0

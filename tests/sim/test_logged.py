@@ -3,6 +3,7 @@
 import random
 from pathlib import Path
 
+import duckdb
 import msgspec
 import numpy as np
 import pytest
@@ -148,3 +149,79 @@ def test_a_log_without_decisions_is_refused(tmp_path: Path) -> None:
     events = [event for event in events_of("uniform", sessions=2) if not isinstance(event[1], Decided | Escalated)]
     with pytest.raises(InvalidInput, match="no decisions"):
         Log(write(events, tmp_path / "log"))
+
+
+def altered(log: Path, target: Path, values: str, where: str = "true") -> Path:
+    """The log with some columns replaced, and some rows left out."""
+    target.mkdir()
+    duckdb.execute(
+        f"COPY (SELECT * REPLACE ({values}) FROM '{log}/*.parquet' WHERE {where}) TO '{target}/1.parquet'"
+        " (FORMAT parquet)"
+    )
+    return target
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("attempt", "0"),
+        ("attempt", "NULL"),
+        ("arms", "NULL"),
+        ("arm", "'zebra'"),
+        ("propensities", "[0.5, 0.5]"),
+        ("propensities", "[0.0, 0.0, 0.0]"),
+        ("propensities", "[1.5, -0.25, -0.25]"),
+        ("propensities", "['nan', 'nan', 'nan']::DOUBLE[]"),
+        ("propensities", "list_transform(arms, lambda a: (a <> arm)::INT / 2.0)"),
+        ("propensities", "NULL"),
+        ("propensity", "0.9"),
+        ("propensity", "NULL"),
+        ("body", "NULL"),
+    ],
+)
+def test_decisions_that_none_has_made_are_refused(field: str, value: str, tmp_path: Path) -> None:
+    log = write(events_of("uniform", sessions=5), tmp_path / "log")
+    first = next(number for number, (_, event, _) in enumerate(events_of("uniform"), 1) if isinstance(event, Decided))
+    wrong = altered(log, tmp_path / "wrong", f"CASE WHEN kind = 'decided' THEN {value} ELSE {field} END AS {field}")
+    with pytest.raises(InvalidInput, match=f"event {first}: {field} "):
+        Log(wrong)
+
+
+@pytest.mark.parametrize("value", ["'nan'", "'inf'", "-0.5", "1e300"])
+@pytest.mark.parametrize("field", ["success", "cost_usd", "input_tokens"])
+def test_outcomes_that_none_can_be_are_refused(field: str, value: str, tmp_path: Path) -> None:
+    log = write(events_of("uniform", sessions=5), tmp_path / "log")
+    told = f"CASE WHEN kind = 'rewarded' THEN {value}::DOUBLE ELSE {field} END AS {field}"
+    with pytest.raises(InvalidInput, match=f": {field} does not lie in 0 to "):
+        Log(altered(log, tmp_path / "wrong", told))
+
+
+def test_a_copy_of_a_file_beside_it_is_refused(tmp_path: Path) -> None:
+    log = write(events_of("uniform", sessions=5), tmp_path / "log")
+    (file,) = log.iterdir()
+    (log / "copy.parquet").write_bytes(file.read_bytes())
+    with pytest.raises(InvalidInput, match="is there twice"):
+        Log(log)
+
+
+def test_sessions_that_are_not_whole_are_left_out(tmp_path: Path) -> None:
+    """As where days are missing from an archive: some sessions' first or second decision, and all that follows others'
+    first, which shows in nothing but a missing reward."""
+    events = events_of("uniform")
+    log = write(events, tmp_path / "log")
+    lost = "attempt = 1 AND session_id LIKE '%1' OR attempt = 2 AND session_id LIKE '%2'"
+    torn = altered(log, tmp_path / "torn", "seq AS seq", f"kind <> 'decided' OR NOT ({lost})")
+    attempts = {session.session_id: len(session.attempts) for session in folded(events)}
+    partly = [name for name, n in attempts.items() if (name[-1] == "1" and n > 1) or (name[-1] == "2" and n > 2)]
+    unseen = [name for name, n in attempts.items() if name[-1] == "1" and n == 1]
+    with Log(torn) as found:
+        assert found.torn_sessions == len(partly) > 0
+        assert found.sessions == 60 - len(partly) - len(unseen)
+        assert whole(found).there[:, 0].all()
+
+
+def test_of_no_whole_session_nothing_is_told(tmp_path: Path) -> None:
+    log = write(events_of("uniform"), tmp_path / "log")
+    torn = altered(log, tmp_path / "torn", "seq AS seq", "kind <> 'decided' OR attempt > 1")
+    with pytest.raises(InvalidInput, match="of no session"):
+        Log(torn)

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from bandit import epoch_file
+from bandit.events import Decided
 from bandit.learner import Learner
 from server.cli import main
 from sim import log_reader, references
@@ -185,3 +186,25 @@ def test_the_report_is_one_page_with_its_pictures_beside(uniform: Path, tmp_path
 def test_json_on_standard_output_is_nothing_else(uniform: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("--events", str(uniform), "--candidate", "always:b", json_file=Path("-")) == 0
     assert json.loads(capsys.readouterr().out)["candidates"][0]["gate"] is None
+
+
+def test_a_log_with_days_missing_decides_no_gate(
+    uniform: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    events = [
+        timed
+        for timed in events_of("uniform", sessions=3_000)
+        if not (isinstance(timed[1], Decided) and timed[1].decision.attempt == 2 and timed[2].endswith("7"))
+    ]
+    log = write(events, tmp_path / "log")
+    asked = ("--candidate", "always:b", "--gate", "success >= baseline - 1")
+    assert run("--events", str(uniform), *asked) == 0
+    assert run("--events", str(log), *asked) == 4
+    assert "not all decisions are there" in " ".join(capsys.readouterr().out.split())
+
+
+def test_a_result_that_cannot_be_written_is_one_line(uniform: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    if not Path("/dev/full").exists():
+        pytest.skip("needs /dev/full, a disk without room")
+    assert run("--events", str(uniform), "--candidate", "always:b", json_file=Path("/dev/full")) == 2
+    assert "--json: /dev/full cannot be written" in capsys.readouterr().err
