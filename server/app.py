@@ -11,6 +11,7 @@ from contextlib import AsyncExitStack, ExitStack
 from pathlib import Path
 from typing import NamedTuple
 
+import aiohttp.web
 import grpc.aio
 import msgspec
 
@@ -48,6 +49,7 @@ from server.store.files import make_directory
 from server.store.lock import DirectoryLock
 from server.store.place import Directory, SharedPlace
 from server.store.protocol import SharedStore, Store
+from server.telemetry.page import Metrics
 from server.views import Views
 from server.watcher import Watcher
 
@@ -171,16 +173,16 @@ async def _serve(
             ],
             maximum_concurrent_rpcs=admission.most_calls,
         )
-        register(routing_pb2_grpc.add_RoutingServicer_to_server, routing, server, admission)
+        register(routing_pb2_grpc.add_RoutingServicer_to_server, routing, server, admission, engine.counts)
         guard = Guard(engine, reader, routers)
         administration = Administration(routers, store, time.time, lambda: engine.round_us, guard.trial)
         admin = Admin(engine, administration, Changes(config.limits))
-        register(admin_pb2_grpc.add_AdminServicer_to_server, admin, server, admission)
+        register(admin_pb2_grpc.add_AdminServicer_to_server, admin, server, admission, engine.counts)
         archiver = Archiver(data_dir, seconds=config.service.archive_seconds, days=config.retention.archive_days)
         events = Events(engine, reader, requests, growth, erasure, archiver.hint)
         closing.callback(events.close)
-        register(events_pb2_grpc.add_EventsServicer_to_server, events, server, admission)
-        health.register(server, admission)
+        register(events_pb2_grpc.add_EventsServicer_to_server, events, server, admission, engine.counts)
+        health.register(server, admission, engine.counts)
         try:
             if tls is None:
                 grpc_port = server.add_insecure_port(str(listen))
@@ -192,8 +194,10 @@ async def _serve(
             raise OSError(f"cannot listen on {listen}") from error
         inspection = Inspection(data_dir, engine.condemn)
         keeping = Keeping(data_dir)
+        doors = Doors(access, config.service.hosts)
+        metrics = Metrics(engine, routers, lambda: reader.last_seq, lambda: health.serving)
         dashboard = Api(
-            Doors(access, config.service.hosts),
+            doors,
             routing=routing,
             admin=admin,
             administration=administration,
@@ -203,7 +207,11 @@ async def _serve(
             healthy=lambda: health.serving,
             whole=lambda: inspection.whole,
         )
-        routes = [*web.health(lambda: health.serving), *dashboard.routes()]
+        routes = [
+            *web.health(lambda: health.serving),
+            aiohttp.web.get("/metrics", doors.guarded(metrics.answer)),
+            *dashboard.routes(),
+        ]
         pages = await web.serve(http.host, http.port, routes, tls=tls.for_http if tls is not None else None)
         closing.push_async_callback(pages.close)
         http_port = pages.port

@@ -37,6 +37,7 @@ from server.shared import Shared
 from server.store.epochs import Epochs
 from server.store.errors import StoreDamaged, StoreError, StoreUnavailable
 from server.store.protocol import SharedStore, Store
+from server.telemetry.counts import Counts
 
 _LINGER_SECONDS = 0.002
 
@@ -74,6 +75,8 @@ class Engine:
         self._sessions = SessionCache(store, cached_sessions)
         self._shared = Shared(shared, self._sessions, routers) if shared is not None else None
         self._journal = Journal(store, on_back=self._back)
+        self.counts = Counts()
+        """What has happened since it was made."""
         self._line: list[tuple[asyncio.Future[None], Sequence[Asked]]] = []
         """Those who wait, and for what."""
         self._waiting = 0
@@ -159,7 +162,8 @@ class Engine:
         callers = [answered for answered, _ in there]
         line = [one for _, asked in there for one in asked]
         self._crowd = len(line) or self._crowd
-        self.round_us = self._now_us()
+        self.round_us = self.now_us()
+        began = time.perf_counter()
         round_ = Round(
             line,
             store=self._store,
@@ -174,7 +178,7 @@ class Engine:
             return
 
         def ended(error: StoreError | None) -> None:
-            self._ended(round_, callers, error)
+            self._ended(round_, callers, error, time.perf_counter() - began)
 
         if (shared := self._shared) is not None:
             self._journal.commit(lambda: shared.carry_out(round_), ended, alone=False)
@@ -188,14 +192,18 @@ class Engine:
         else:
             self._end(round_, callers, None)
 
-    def _ended(self, round_: Round, callers: Iterable[asyncio.Future[None]], error: StoreError | None) -> None:
+    def _ended(
+        self, round_: Round, callers: Iterable[asyncio.Future[None]], error: StoreError | None, seconds: float
+    ) -> None:
         if error is not None:
+            self.counts.failed_rounds += 1
             # What the cache holds may never have reached the log.
             self._sessions.clear()
             self._on_health(False)
         else:
             self._sessions.trim()
             if round_.events:
+                self.counts.round(round_.happened, len(round_.events), seconds)
                 self._hint()
         self._end(round_, callers, error)
         between, self._between = self._between, []
@@ -387,7 +395,8 @@ class Engine:
         intake = Intake(self._store, self._sessions.get, lambda router_id: router(router_id).configuration)
         return TakeIn(admit=lambda place, pending: intake.admit(offered, place, pending, first), router=router)
 
-    def _now_us(self) -> int:
+    def now_us(self) -> int:
+        """The time, UTC microseconds since 1970."""
         return int(self._clock() * 1e6)
 
     def _router(self, router_id: str) -> Router:

@@ -9,6 +9,7 @@ from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 from pointsman.v1 import admin_pb2, events_pb2, routing_pb2
 from server.admission import Admission
 from server.rpc import register
+from server.telemetry.counts import Counts
 
 _SERVICES: tuple[str, ...] = (
     routing_pb2.DESCRIPTOR.services_by_name["Routing"].full_name,
@@ -25,12 +26,12 @@ class Health:
         self._checks = health.aio.HealthServicer()  # type: ignore[attr-defined]
         self._telling: set[asyncio.Task[None]] = set()
 
-    def register(self, server: grpc.aio.Server, admission: Admission) -> None:
+    def register(self, server: grpc.aio.Server, admission: Admission, counts: Counts) -> None:
         """Adds health and reflection to a server."""
-        register(health_pb2_grpc.add_HealthServicer_to_server, self._checks, server, admission)
+        register(health_pb2_grpc.add_HealthServicer_to_server, self._checks, server, admission, counts)
         names = (*_SERVICES, health.SERVICE_NAME, reflection.SERVICE_NAME)
         servicer = reflection.aio.ReflectionServicer(names)  # type: ignore[attr-defined]
-        register(reflection_pb2_grpc.add_ServerReflectionServicer_to_server, servicer, server, admission)
+        register(reflection_pb2_grpc.add_ServerReflectionServicer_to_server, servicer, server, admission, counts)
 
     def say(self, serving: bool) -> None:
         """As `tell`, without waiting."""

@@ -112,6 +112,8 @@ class Round:
     ) -> None:
         """`at_us`: when it all happens, UTC microseconds since 1970. `undoable`: at a price, it can be undone."""
         self.events: list[NewEvent] = []
+        self.happened: list[tuple[str, Event]] = []
+        """Its events but those of another log, by router."""
         self._line = line
         self._store = store
         self._cache = sessions
@@ -176,6 +178,7 @@ class Round:
             else:
                 self._routers[router_id].put_back(before)
         self.events.clear()
+        self.happened.clear()
         for found in (self._repeats, self._changed, self._found):
             found.clear()
         self._placed = False
@@ -303,6 +306,7 @@ class Round:
                 private=recorded.private,
             )
         )
+        self.happened.append((router.id, event))
         router.apply(event)
 
     def _take_in(self, asked: Asked, taking: TakeIn) -> None:

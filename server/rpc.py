@@ -9,6 +9,7 @@ grpc.aio answers UNKNOWN or INTERNAL where one cannot be decoded; what a handler
 import asyncio
 import functools
 import inspect
+import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any, TypeAlias
 
@@ -20,24 +21,30 @@ from server.admission import Admission
 from server.auth import rights
 from server.auth.access import Caller, calling
 from server.overload import TooLate
-from server.status import abort
+from server.status import abort, code_of
+from server.telemetry.counts import Counts
 
 _Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 
 
 def register(
-    add_to_server: Callable[[Any, Any], None], servicer: object, server: grpc.aio.Server, admission: Admission
+    add_to_server: Callable[[Any, Any], None],
+    servicer: object,
+    server: grpc.aio.Server,
+    admission: Admission,
+    counts: Counts,
 ) -> None:
-    """Adds a servicer by its generated `add_…Servicer_to_server`, every handler wrapped."""
-    add_to_server(servicer, _Registrar(server, admission))
+    """Adds a servicer by its generated `add_…Servicer_to_server`, every handler wrapped and its calls counted."""
+    add_to_server(servicer, _Registrar(server, admission, counts))
 
 
 class _Registrar:
     """Passes for a server in the generated functions."""
 
-    def __init__(self, server: grpc.aio.Server, admission: Admission) -> None:
+    def __init__(self, server: grpc.aio.Server, admission: Admission, counts: Counts) -> None:
         self._server = server
         self._admission = admission
+        self._counts = counts
 
     def add_generic_rpc_handlers(self, handlers: object) -> None:
         """Nothing: the generated code offers the same handlers once more, by name."""
@@ -45,7 +52,7 @@ class _Registrar:
     def add_registered_method_handlers(self, service: str, handlers: Mapping[str, Any]) -> None:
         """Adds a service's handlers, wrapped."""
         methods = {
-            name: _Method(handler, rights.of(name), self._admission)
+            name: _Method(name[1:], handler, rights.of(name), self._admission, self._counts)
             for name, handler in ((f"/{service}/{method}", handler) for method, handler in handlers.items())
         }
         self._server.add_generic_rpc_handlers((_Service(methods),))
@@ -66,10 +73,14 @@ class _Service(grpc.GenericRpcHandler):  # type: ignore[type-arg]
 class _Method:
     """What happens to the calls of one method."""
 
-    def __init__(self, handler: Any, right: rights.Right | None, admission: Admission) -> None:
+    def __init__(
+        self, name: str, handler: Any, right: rights.Right | None, admission: Admission, counts: Counts
+    ) -> None:
         incoming, outgoing = handler.request_streaming, handler.response_streaming
         kind = f"{'stream' if incoming else 'unary'}_{'stream' if outgoing else 'unary'}"
         handle = getattr(handler, kind)
+        self._name = name
+        self._counts = counts
         self._right = right
         self._admission = admission
         self._decode = handler.request_deserializer
@@ -90,7 +101,7 @@ class _Method:
             caller = self._admission.by_header(self._right, metadata)
             self._bound.enter()
         except PointsmanError as error:
-            return grpc.stream_stream_rpc_method_handler(functools.partial(_refuse, error))
+            return grpc.stream_stream_rpc_method_handler(functools.partial(self._refused, error))
         task = asyncio.current_task()
         assert task is not None, "each call has its task"
         task.add_done_callback(self._ended)
@@ -101,16 +112,18 @@ class _Method:
 
     async def _answer(self, caller: Caller | None, data: Any, context: _Context) -> Any:
         size = 0 if self._streamed else len(data)
+        began = time.perf_counter()
         try:
             self._bound.hold(size)
             try:
                 return await self._handle(self._incoming(caller, data, context), context)
             finally:
                 self._bound.release(size)
+                self._counts.calls[self._name].add(time.perf_counter() - began)
         except grpc.aio.AbortError:
             raise
         except Exception as error:
-            await abort(context, error)
+            await self._end(error, context)
 
     async def _stream(self, caller: Caller | None, data: Any, context: _Context) -> AsyncIterator[Any]:
         try:
@@ -120,7 +133,14 @@ class _Method:
         except grpc.aio.AbortError:
             raise
         except Exception as error:
-            await abort(context, error)
+            await self._end(error, context)
+
+    async def _refused(self, error: PointsmanError, requests: AsyncIterator[bytes], context: _Context) -> None:
+        await self._end(error, context)
+
+    async def _end(self, error: Exception, context: _Context) -> None:
+        self._counts.refused[self._name, code_of(error).name] += 1
+        await abort(context, error)
 
     def _incoming(self, caller: Caller | None, data: Any, context: _Context) -> Any:
         """The request, or the requests of a stream, of a call that is under way."""
@@ -145,7 +165,3 @@ class _Method:
         if self._right is not None:
             self._admission.require(calling.get(), self._right, request)
         return request
-
-
-async def _refuse(error: PointsmanError, requests: AsyncIterator[bytes], context: _Context) -> None:
-    await abort(context, error)

@@ -40,12 +40,17 @@ _CODES: tuple[tuple[type[Exception], grpc.StatusCode], ...] = (
 )
 
 
+def code_of(error: Exception) -> grpc.StatusCode:
+    """The code of an error; what is not in the table is a defect and INTERNAL."""
+    return next((code for kind, code in _CODES if isinstance(error, kind)), grpc.StatusCode.INTERNAL)
+
+
 def status_of(error: Exception) -> status_pb2.Status:
-    """The status of an error, details included. What is not in the table is a defect: it is logged and INTERNAL."""
-    code = next((code for kind, code in _CODES if isinstance(error, kind)), None)
-    if code is None:
+    """The status of an error, details included. A defect is logged."""
+    code = code_of(error)
+    if code is grpc.StatusCode.INTERNAL:
         _log.error("defect", exc_info=error)
-        return status_pb2.Status(code=grpc.StatusCode.INTERNAL.value[0], message="a defect of the server; it is logged")
+        return status_pb2.Status(code=code.value[0], message="a defect of the server; it is logged")
     return status_pb2.Status(code=code.value[0], message=_short(str(error)), details=_details(error))
 
 
