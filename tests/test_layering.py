@@ -97,5 +97,14 @@ def test_the_root_holds_only_what_is_expected() -> None:
         pytest.skip("not a git checkout")
     top = {line.partition("/")[0] for line in tracked.stdout.splitlines()}
     expected = {"pyproject.toml", "README.md", "proto", "bandit", "server", "sim", "tests", "LICENSE", "CHANGELOG.md"}
-    expected |= {"Makefile", "Dockerfile", "compose.yaml", "buf.yaml", ".ci", "requirements.lock", ".gitignore"}
+    expected |= {
+        "Makefile",
+        "Dockerfile",
+        "compose.yaml",
+        "buf.yaml",
+        ".ci",
+        "requirements.lock",
+        ".gitignore",
+        ".dockerignore",
+    }
     assert top <= expected
