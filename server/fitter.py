@@ -13,7 +13,7 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
@@ -163,19 +163,19 @@ class Beside:
         return Learner.resume(found[1]) if found is not None else None
 
 
-def _tail(reader: EventReader, epochs: Epochs) -> None:
-    """The child: folds until its standard input ends.
+def _tail(reader: EventReader, epochs: Epochs, tell: Callable[[str, Learner], None]) -> None:
+    """The child: folds until its standard input ends, and tells of each router with a new epoch.
 
     Raises StoreUnavailable, and StoreFenced where it has lost the lease; what was published until then stays.
     """
     fitter = Fitter(reader, epochs)
     for router, learner in fitter.learners.items():
         # The epoch it goes on from may be news to a parent that has just replaced a child.
-        _tell(router, learner)
+        tell(router, learner)
     while True:
         while (changed := fitter.step()) is not None:
             for router in changed:
-                _tell(router, fitter.learners[router])
+                tell(router, fitter.learners[router])
             if not child.wait(0.0):
                 return
         if not child.wait(_POLL_SECONDS):
@@ -186,7 +186,7 @@ def _alone(place: Directory) -> None:
     """The child of the only server of a data directory."""
     while True:
         try:
-            return _tail(place.reader(), place.epochs())
+            return _tail(place.reader(), place.epochs(), _tell)
         except StoreUnavailable as error:
             _log.warning("the log cannot be read now: %s", error)
         if not child.wait(_POLL_SECONDS):
@@ -210,7 +210,8 @@ def _among_others(place: SharedPlace) -> None:
                 _log.info("this replica folds the log now")
                 epochs.token = token
                 reader = reader or place.reader()
-                return _tail(reader, epochs)
+                # Every replica learns of them from the database, in its own time: this one too.
+                return _tail(reader, epochs, lambda _router, _learner: None)
         except StoreFenced:
             _log.info("another replica folds the log now")
         except StoreUnavailable as error:

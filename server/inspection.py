@@ -8,6 +8,7 @@ import asyncio
 import logging
 import os
 import sys
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -15,11 +16,17 @@ from pathlib import Path
 import msgspec
 
 from server import child
-from server.store.errors import StoreDamaged
-from server.store.place import of_child
+from server.store.errors import StoreDamaged, StoreUnavailable
+from server.store.place import Place, of_child
 from server.store.protocol import Problem
 
 _log = logging.getLogger(__name__)
+
+_RETRY_SECONDS = 5.0
+
+
+_RETRY_SECONDS = 5.0
+"""After which a log that could not be read is verified from its beginning."""
 
 
 class Inspection:
@@ -71,14 +78,26 @@ def main() -> None:
     child.live_with_parent()
     # Whoever waits for an answer goes first.
     os.nice(10)
-    reader = of_child(Path(sys.argv[1])).reader()
-    try:
-        found = msgspec.json.encode(reader.verify())
-        # Nobody to tell: the parent is gone.
-        with suppress(BrokenPipeError):
-            os.write(1, found)
-    finally:
-        reader.close()
+    found = msgspec.json.encode(_verified(of_child(Path(sys.argv[1]))))
+    # Nobody to tell: the parent is gone.
+    with suppress(BrokenPipeError):
+        os.write(1, found)
+
+
+def _verified(place: Place) -> list[Problem]:
+    """What is wrong with the log. A database may be away for a while."""
+    while True:
+        try:
+            reader = place.reader()
+            try:
+                return reader.verify()
+            finally:
+                reader.close()
+        except StoreUnavailable as error:
+            _log.warning("the log cannot be verified now: %s", error)
+        except StoreDamaged as error:
+            return [Problem(error.seq, error.what)]
+        time.sleep(_RETRY_SECONDS)
 
 
 if __name__ == "__main__":

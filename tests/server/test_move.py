@@ -7,6 +7,7 @@ import pytest
 
 from pointsman.v1 import admin_pb2, events_pb2
 from pointsman.v1 import routing_pb2 as pb
+from server import archive
 from server.fold import Fitter, one_blas_thread
 from server.store.epochs import EpochFiles
 from server.store.protocol import StoredEvent
@@ -37,7 +38,7 @@ def old(serving: Serve, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path,
     """A data directory that was worked on, a session of it erased, and the hash of its last epoch."""
     data_dir = tmp_path_factory.mktemp("old") / "data"
     server = serving(data_dir, THOMPSON)
-    work(server, range(60))
+    work(server, range(30))
     server.events.EraseSessions(events_pb2.EraseSessionsRequest(session_ids=["s3"]))
     assert server.stop() == 0
     one_blas_thread()
@@ -99,8 +100,7 @@ def test_export_and_import_take_a_url(old: Path, postgres: Cluster, database_url
     assert [event.digest for event in events_in(database_url)] == [event.digest for event in before]
     status, told, said = pointsman("export", tmp_path / "again", "--store", with_password(database_url))
     assert (status, told["events"]) == (0, len(before)), said
-    assert pointsman("import", tmp_path / "again", "--data-dir", tmp_path / "copy")[1]["imported"] == len(before)
-    assert events(tmp_path / "copy") == before
+    assert [row["digest"] for page in archive.read(tmp_path / "again") for row in page] == [e.digest for e in before]
 
     postgres.query(database_url.rpartition("/")[2], "DELETE FROM pointsman.events WHERE seq = 7")
     status, told, said = pointsman("check", database_url)
@@ -111,5 +111,3 @@ def test_where_there_is_nothing_to_move_nothing_is_made(database_url: str, tmp_p
     status, _, said = pointsman("move", "--from", tmp_path / "none", "--to", with_password(database_url))
     assert status == 2 and "no store" in said and "secret" not in said
     assert not (tmp_path / "none").exists()
-    status, _, said = pointsman("check", with_password(database_url))
-    assert status == 2 and "no store" in said and "secret" not in said

@@ -248,8 +248,13 @@ class PostgresStore(PostgresReader):
             for seq, router, session_id in erasures:
                 self._writer.rows(schema.ERASE, session_id, router, seq)
         if erasures:
-            with self._reader.patience():
-                self._reader.rows(schema.VACUUM)
+            # By a connection of its own: whoever reads is not to wait for it.
+            database = Database(self._url)
+            try:
+                with database.patience():
+                    database.rows(schema.VACUUM)
+            finally:
+                database.close()
         return last
 
     def recover(self) -> int:
