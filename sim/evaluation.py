@@ -1,4 +1,4 @@
-"""Off-policy evaluation of one candidate on a log: estimates, their errors, and whether the log can be trusted.
+"""Off-policy evaluation of one candidate on a log: estimates, their errors, and what was not told.
 
 What a session contributes is a row of numbers; estimates are functions of the rows' means, so nothing is kept but sums.
 """
@@ -8,13 +8,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import special
 
 from bandit import estimators, intervals
-from bandit.estimators import Estimate, Moments, Trajectories
+from bandit.estimators import Estimate, Moments
 from bandit.intervals import Interval
-from sim.nuisances import COST, SUCCESS, View
-from sim.piece import Bools, Piece
+from sim.nuisances import COST, SUCCESS
+from sim.piece import Piece
+from sim.trust import Seen, Trust
 from sim.world import Floats
 
 _SWITCHES = (2.0, 5.0, 20.0, 100.0)
@@ -42,36 +42,17 @@ class Metrics:
         )
 
 
-@dataclass(frozen=True, kw_only=True)
-class Trust:
-    """What a log is worth for a candidate."""
-
-    sessions: int
-    decisions: int
-    effective_sample_size: float
-    """Kish's, of the sessions' weights."""
-    mean_weight: float
-    """Expected to be 1 where the log supports all that the candidate does."""
-    mean_weight_z: float
-    """By how many standard errors it is not."""
-    max_weight: float
-    min_propensity: float
-    """The least propensity of an action that was taken."""
-    unsupported_decisions: int
-    """Decisions at which the candidate might take what the log never would have."""
-    missing_rewards: int
-    """Sessions whose success was never told."""
-    lottery_p: float
-    """Chance of arms so different from their propensities, by chi-square; tiny: the propensities are not true."""
-
-
 class Evaluation:
     """What was found about a candidate. Estimates are made on demand, with the errors of all together."""
 
-    def __init__(self, rows: "Rows", moments: Moments, trust: Trust, value_usd: float, tails: Sequence[Floats]) -> None:
-        """`tails`, of the candidate and then of the baseline if there is one: second and third central moment of the
-        dollars that weighting adds to a session, times its weight to the second and third, on average; shape (2,)."""
-        self.trust = trust
+    def __init__(
+        self, rows: "Rows", moments: Moments, trusts: Sequence[Trust], value_usd: float, tails: Sequence[Floats]
+    ) -> None:
+        """`trusts` and `tails` are of the candidate and then of the baseline if there is one. Tails: second and third
+        central moment of the dollars that weighting adds to a session, times its weight to the second and third, on
+        average; shape (2,)."""
+        self.trust = trusts[0]
+        self.baseline_trust = trusts[1] if len(trusts) > 1 else None
         self._tails = dict(zip(("", "baseline "), tails, strict=False))
         self._rows = rows
         self._moments = moments
@@ -109,6 +90,29 @@ class Evaluation:
             estimators.ratio(self._mean, self._rows.at(f"h dr {of}"), self._rows.at("h")) for of in ("told", name)
         )
         return self._metrics(self.candidate.success + taken - told, self.candidate.cost)
+
+    def untold(self, metric: str) -> tuple[Interval, Interval, Interval]:
+        """Share of what counts of the candidate's sessions, and of the baseline's, in which success or the cost of an
+        attempt was not told, and by how much the former is the larger."""
+        m = SUCCESS if metric == "success" else COST
+        at, mean = self._rows.at, self._mean
+        mine = estimators.ratio(mean, at(f"lost{m}"), at("mass"))
+        other, mass = ("baseline lost", "baseline mass") if self._rows.has("baseline h") else ("logged lost", "one")
+        theirs = estimators.ratio(mean, at(f"{other}{m}"), at(mass))
+        return self.plain(mine), self.plain(theirs), self.plain(mine - theirs)
+
+    def told_sample(self, metric: str) -> float:
+        """Kish's effective sample of the sessions in which success, or the cost of every attempt, was told: the
+        candidate's, or the baseline's where that is less."""
+        m = SUCCESS if metric == "success" else COST
+        at, mean = self._rows.at, self._mean
+        sides = ("", "baseline ") if self._rows.has("baseline h") else ("",)
+        kept = [float(mean[at(f"{who}mass")] - mean[at(f"{who}lost{m}")]) for who in sides]
+        squares = [float(mean[at(f"{who}kept2{m}")]) for who in sides]
+        return min(
+            self._moments.count * one**2 / square if square > 0.0 else 0.0
+            for one, square in zip(kept, squares, strict=True)
+        )
 
     def level(self, metric: str) -> Interval:
         """95 % for the candidate's success, cost or utility, for this log as it is."""
@@ -211,17 +215,6 @@ class Evaluation:
         return min(choices, key=squared_error)
 
 
-@dataclass(frozen=True, kw_only=True, eq=False)
-class Seen:
-    """A piece as a policy sees it: what it would have done, what the model says of that, and what came of it."""
-
-    targets: Floats
-    view: View
-    trajectories: Trajectories
-    weight: float
-    """Of each session among the others, h."""
-
-
 class Rows:
     """What a session contributes, as columns with names."""
 
@@ -231,6 +224,7 @@ class Rows:
         for plain in (
             "ips",
             "logged",
+            "logged lost",
             *(f"switch {x:g}" for x in _SWITCHES),
             *(f"shrink {x:g}" for x in _STRENGTHS),
         ):
@@ -239,6 +233,7 @@ class Rows:
             names += [f"W{t}", *(f"W{t} r{m}" for m in both)]
         for who in ("", "baseline ") if with_baseline else ("",):
             names += [f"{who}h", *(f"{who}{name}{m}" for name in ("h V", "dm") for m in both)]
+            names += [f"{who}mass", *(f"{who}{name}{m}" for name in ("lost", "kept2") for m in both)]
             for t in range(steps):
                 names += [f"{who}h W{t}", *(f"{who}h W{t} e{m}" for m in both)]
             names += [f"{who}h2 spread{j}" for j in range(3)]
@@ -269,6 +264,7 @@ class Rows:
         put("one", 1.0)
         put("ips", estimators.inverse_propensity(t))
         put("logged", candidate.view.reward.sum(axis=1))
+        put("logged lost", _lost(piece, np.ones_like(t.weights), np.ones(len(piece.action))))
         for largest in _SWITCHES:
             put(f"switch {largest:g}", estimators.switch(t, largest))
         for strength in _STRENGTHS:
@@ -283,6 +279,11 @@ class Rows:
                 put(f"{who}h", side.weight)
                 self._put_robust(who, side, put)
                 put(f"{who}dm", estimators.direct(side.trajectories))
+                final = side.trajectories.mass[:, -1]
+                lost = _lost(piece, side.trajectories.weights, final)
+                put(f"{who}mass", final)
+                put(f"{who}lost", lost)
+                put(f"{who}kept2", np.square(final[:, None] - lost))
                 for j in range(3):
                     put(f"{who}h2 spread{j}", side.weight**2 * side.view.spread[:, j])
         # With every success that was not told taken for 0, and for 1: the estimate is linear in it.
@@ -306,90 +307,11 @@ class Rows:
                 put(f"{who}h W{step} e", h * weights[:, step, None] * errors[:, step])
 
 
-class Tally:
-    """Counts that tell what the log is worth."""
-
-    def __init__(self, n_actions: int) -> None:
-        self._sessions = self._decisions = self._unsupported = self._missing = 0
-        self._weight = self._square = self._largest = self._foretold = 0.0
-        self._least = 1.0
-        self._gap = np.zeros(n_actions)
-        self._covariance = np.zeros((n_actions, n_actions))
-
-    def merge(self, other: "Tally") -> None:
-        """Takes in what another one counted of other sessions."""
-        for name, theirs in vars(other).items():
-            mine = getattr(self, name)
-            both = max(mine, theirs) if name == "_largest" else min(mine, theirs) if name == "_least" else mine + theirs
-            setattr(self, name, both)
-
-    def add(self, piece: Piece, seen: Seen, free: Bools) -> None:
-        """Takes in a piece; `free` are the sessions that count."""
-        there = piece.there & free[:, None]
-        drawn = there & ~piece.pinned
-        p = piece.propensities
-        final = seen.trajectories.mass[free, -1]
-        self._sessions += int(free.sum())
-        self._decisions += int((there & (piece.action < piece.open_arms.shape[2])).sum())
-        # Where the target would never have come, it need not be supported.
-        unsupported = ((seen.targets > 1e-12) & (p <= 0.0))[:, :, :-1].any(axis=2)
-        self._unsupported += int((unsupported & drawn & (seen.trajectories.reached > 0.0)).sum())
-        self._missing += int(np.isnan(piece.success[free]).sum())
-        self._foretold += _foretold_square(piece, seen)[free].sum()
-        self._weight += float(final.sum())
-        self._square += float(np.square(final).sum())
-        self._largest = max(self._largest, float(final.max(initial=0.0)))
-        self._least = min(self._least, float(piece.of_action(p).min(initial=1.0, where=drawn)))
-        self._compare(piece, drawn)
-
-    def _compare(self, piece: Piece, drawn: Bools) -> None:
-        """Actions against their propensities, as two lotteries: whether to give up, and where not, which arm."""
-        giving_up = piece.propensities.shape[2] - 1
-        gave_up = piece.action == giving_up
-        might = drawn & piece.may_stop
-        stop = piece.propensities[:, :, giving_up][might]
-        self._gap[giving_up] += float((might & gave_up).sum() - stop.sum())
-        self._covariance[giving_up, giving_up] += float((stop * (1.0 - stop)).sum())
-        went_on = drawn & ~gave_up
-        for step in range(piece.action.shape[1]):
-            at = went_on[:, step]
-            arms = piece.propensities[:, step, :giving_up]
-            arms = arms / np.where(at, arms.sum(axis=1), np.inf)[:, None]
-            self._gap[:giving_up] += np.bincount(piece.action[at, step], minlength=giving_up) - arms.sum(axis=0)
-            self._covariance[:giving_up, :giving_up] += np.diag(arms.sum(axis=0)) - arms.T @ arms
-
-    def trust(self) -> Trust:
-        """All of it."""
-        n = max(1, self._sessions)
-        mean = self._weight / n
-        # Weights that come seldom are not in the log until they come: their variance is also foretold.
-        variance = max(self._square / n - mean**2, self._foretold / n) / n
-        return Trust(
-            sessions=self._sessions,
-            decisions=self._decisions,
-            effective_sample_size=self._weight**2 / self._square if self._square > 0.0 else 0.0,
-            mean_weight=mean,
-            mean_weight_z=(mean - 1.0) / math.sqrt(variance) if variance > 0.0 else 0.0,
-            max_weight=self._largest,
-            min_propensity=self._least,
-            unsupported_decisions=self._unsupported,
-            missing_rewards=self._missing,
-            lottery_p=self._lottery_p(),
-        )
-
-    def _lottery_p(self) -> float:
-        """Chi-square of how often each action was taken against its propensities: d' C^+ d, with C the covariance of
-        counts d of independent lotteries."""
-        values, vectors = np.linalg.eigh(self._covariance)
-        real = values > 1e-9 * max(float(values.max(initial=0.0)), 1e-9)
-        if not real.any():
-            return 1.0
-        statistic = float((np.square(vectors[:, real].T @ self._gap) / values[real]).sum())
-        return float(special.chdtrc(int(real.sum()), statistic))
-
-
-def _foretold_square(piece: Piece, seen: Seen) -> Floats:
-    """The variance of a session's weight given what was known before each of its lotteries, shape (n_sessions,)."""
-    square = seen.view.leverage[..., 0].sum(axis=2)
-    mean = (seen.targets * (piece.propensities > 0.0)).sum(axis=2)
-    return np.asarray((seen.trajectories.reached**2 * np.where(piece.there, square - mean**2, 0.0)).sum(axis=1))
+def _lost(piece: Piece, weights: Floats, mass: Floats) -> Floats:
+    """How much of each session's `mass`, shape (n_sessions,), stands for success, or dollars, that were not told;
+    shape (n_sessions, 2). `weights` as in `Trajectories`: what came after the policy had left does not count."""
+    lost = np.zeros((len(piece.action), 2))
+    ended = weights[np.arange(len(piece.action)), piece.last]
+    lost[:, SUCCESS] = np.where(np.isnan(piece.success), ended, 0.0)
+    lost[:, COST] = np.where((np.isnan(piece.cost_usd) & piece.there & (weights > 0.0)).any(axis=1), mass, 0.0)
+    return lost

@@ -15,7 +15,7 @@ from bandit.intervals import Interval
 from bandit.learner import Learner
 from bandit.types import Mode, RouterSettings
 from sim.candidates import Candidate, Learned, rule
-from sim.evaluation import Evaluation, Metrics, Trust
+from sim.evaluation import Evaluation, Metrics
 from sim.logged import Log
 from sim.replay_result import (
     CandidateResult,
@@ -27,6 +27,7 @@ from sim.replay_result import (
     ReplayResult,
 )
 from sim.scoring import evaluate_all
+from sim.trust import Trust
 
 _LEAST_SAMPLE = 500
 """Effective sessions below which no gate decides: intervals by the central limit theorem covered 79 % at 78."""
@@ -35,6 +36,11 @@ _WEIGHT_Z, _LOTTERY_P = 4.0, 1e-5
 improbably from their propensities."""
 _MOST_TORN = 0.01
 """Share of sessions left out, for they are not whole, beyond which a log is not trusted: long ones are lost sooner."""
+_MOST_UNEQUAL = 0.02
+"""By how much outcomes may be missing more often, or less, of the candidate's sessions than of the baseline's: as much
+as a gate's usual margin."""
+_RESTS_ON = {"success": ("success",), "cost": ("cost",), "utility": ("success", "cost")}
+"""What has to be told for a metric to be known."""
 _LOGGED = "logged"
 
 
@@ -168,7 +174,7 @@ def _result(
 ) -> CandidateResult:
     own = _figures(evaluation, evaluation.level, bounded=True)
     trust = evaluation.trust
-    doubts = (*of_log, *_doubts(trust))
+    doubts = (*of_log, *_doubts(evaluation), *_untold(evaluation, ("success", "cost")))
     return CandidateResult(
         name=candidate.name,
         success_rate=own.success_rate,
@@ -178,7 +184,7 @@ def _result(
         sessions=trust.sessions,
         difference=_figures(evaluation, evaluation.difference),
         others={name: _others(evaluation, metrics) for name, metrics in evaluation.others().items()},
-        gate=None if conditions is None else _judged(evaluation, conditions, doubts),
+        gate=None if conditions is None else _judged(evaluation, conditions, of_log),
         diagnostics=_diagnostics(trust, doubts),
         missing=_missing(evaluation) if trust.missing_rewards else None,
     )
@@ -214,8 +220,9 @@ def _held(figure: Figure, lowest: float, highest: float) -> Figure:
     )
 
 
-def _judged(evaluation: Evaluation, conditions: tuple[Condition, ...], doubts: Sequence[str]) -> GateResult:
-    if doubts:
+def _judged(evaluation: Evaluation, conditions: tuple[Condition, ...], of_log: Sequence[str]) -> GateResult:
+    asked = {metric for condition in conditions for metric in _RESTS_ON[condition.metric]}
+    if doubts := (*of_log, *_doubts(evaluation), *_untold(evaluation, sorted(asked, reverse=True))):
         return GateResult(verdict="undecided", why="; ".join(doubts))
 
     def excess(condition: Condition) -> Interval:
@@ -226,6 +233,9 @@ def _judged(evaluation: Evaluation, conditions: tuple[Condition, ...], doubts: S
     return GateResult(verdict=verdict, why=why)
 
 
+# --- whether the log can tell --------------------------------------------------------------------------------------
+
+
 def _doubts_of_log(log: Log) -> list[str]:
     """Why the log can tell of no candidate, in words."""
     begun = log.sessions + log.torn_sessions
@@ -234,8 +244,18 @@ def _doubts_of_log(log: Log) -> list[str]:
     return [f"of {log.torn_sessions} of {begun} sessions not all decisions are there"]
 
 
-def _doubts(trust: Trust) -> list[str]:
-    """Why the log cannot tell of a candidate, in words."""
+def _doubts(evaluation: Evaluation) -> list[str]:
+    """Why the log cannot tell of a candidate, or of its baseline, in words."""
+    trust, baseline = evaluation.trust, evaluation.baseline_trust
+    doubts = _unsupported(trust)
+    if baseline is not None:
+        doubts += [f"of the baseline: {doubt}" for doubt in _unsupported(baseline)]
+    if trust.lottery_p < _LOTTERY_P:
+        doubts.append(f"the logged propensities are not those of what was taken (p = {trust.lottery_p:.1g})")
+    return doubts
+
+
+def _unsupported(trust: Trust) -> list[str]:
     doubts = []
     if trust.effective_sample_size < _LEAST_SAMPLE:
         doubts.append(f"the effective sample is {trust.effective_sample_size:.0f} sessions, less than {_LEAST_SAMPLE}")
@@ -243,8 +263,24 @@ def _doubts(trust: Trust) -> list[str]:
         doubts.append(f"at {trust.unsupported_decisions} decisions it may take what the log never would have")
     if abs(trust.mean_weight_z) > _WEIGHT_Z:
         doubts.append(f"the mean weight is {trust.mean_weight:.3f}, {abs(trust.mean_weight_z):.1f} errors from 1")
-    if trust.lottery_p < _LOTTERY_P:
-        doubts.append(f"the logged propensities are not those of what was taken (p = {trust.lottery_p:.1g})")
+    return doubts
+
+
+def _untold(evaluation: Evaluation, metrics: Sequence[str]) -> list[str]:
+    """Why what was not told of some metrics, success or cost, leaves the log unable to tell, in words."""
+    doubts = []
+    for metric in metrics:
+        mine, theirs, gap = evaluation.untold(metric)
+        if mine.estimate > 0.0 and evaluation.told_sample(metric) < _LEAST_SAMPLE:
+            doubts.append(
+                f"{metric} was told in an effective sample of {evaluation.told_sample(metric):.0f} sessions, less than "
+                f"{_LEAST_SAMPLE}"
+            )
+        if abs(gap.estimate) > _MOST_UNEQUAL and not gap.low <= 0.0 <= gap.high:
+            doubts.append(
+                f"{metric} was not told in {mine.estimate:.1%} of its sessions, but in {theirs.estimate:.1%} of the "
+                "baseline's"
+            )
     return doubts
 
 
@@ -256,6 +292,7 @@ def _diagnostics(trust: Trust, doubts: Sequence[str]) -> Diagnostics:
         min_propensity=trust.min_propensity,
         unsupported_decisions=trust.unsupported_decisions,
         missing_rewards=trust.missing_rewards,
+        missing_costs=trust.missing_costs,
         lottery_p=trust.lottery_p,
         doubts=tuple(doubts),
     )

@@ -48,6 +48,8 @@ class Diagnostics(msgspec.Struct, kw_only=True, frozen=True):
     """At which the candidate may take what the log never would have."""
     missing_rewards: int
     """Sessions whose success was never told."""
+    missing_costs: int
+    """Attempts whose dollars were never told."""
     lottery_p: float
     """Chi-square of what was taken against the propensities: the chance of so large a difference."""
     doubts: tuple[str, ...]

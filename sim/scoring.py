@@ -18,10 +18,11 @@ from bandit.estimators import Moments, Trajectories
 from bandit.types import Features
 from sim import workers
 from sim.candidates import Candidate
-from sim.evaluation import Evaluation, Rows, Seen, Tally
+from sim.evaluation import Evaluation, Rows
 from sim.fitted_q import LARGEST_WINDOW, Fitter, Lesson, Shown
 from sim.nuisances import Model, Totals, View
 from sim.piece import Logged, Part, Piece
+from sim.trust import Seen, Tally
 from sim.world import Floats
 
 _FIRST_BLOCK, _GROWTH = 32, 1.5
@@ -101,7 +102,8 @@ class _Score:
     """What a candidate came to on some sessions."""
 
     moments: Moments
-    tally: Tally
+    tallies: tuple[Tally, ...]
+    """Of the candidate, and of the baseline if there is one."""
     leverage: Floats
     """Sums of what weighting makes of the moments of each first action's dollars (`View.leverage`), times the session's
     weight to their order: of the candidate and of the baseline, shape (n_sides, n_arms + 1, 2)."""
@@ -111,7 +113,9 @@ class _Score:
         """Of no sessions."""
         n_actions, n_sides = len(asked.log.arms) + 1, 1 if asked.baseline is None else 2
         return cls(
-            moments=Moments(asked.rows.width), tally=Tally(n_actions), leverage=np.zeros((n_sides, n_actions, 2))
+            moments=Moments(asked.rows.width),
+            tallies=tuple(Tally(n_actions) for _ in range(n_sides)),
+            leverage=np.zeros((n_sides, n_actions, 2)),
         )
 
     def add(self, asked: _Asked, piece: Piece, sides: Sequence[Seen], begins: int) -> None:
@@ -120,15 +124,16 @@ class _Score:
         free = ~piece.pinned[:, 0] & (piece.numbers >= begins)
         rows = asked.rows.of(piece, *sides)
         self.moments.add(rows if free.all() else rows[free])
-        self.tally.add(piece, sides[0], free)
         for number, side in enumerate(sides):
+            self.tallies[number].add(piece, side, free)
             for j, order in enumerate((2, 3)):
                 self.leverage[number, :, j] += side.weight**order * (free @ side.view.leverage[:, 0, :, j])
 
     def merge(self, other: "_Score") -> None:
         """Takes in what it came to on others."""
         self.moments.merge(other.moments)
-        self.tally.merge(other.tally)
+        for mine, theirs in zip(self.tallies, other.tallies, strict=True):
+            mine.merge(theirs)
         self.leverage[:] += other.leverage
 
     def evaluation(self, asked: _Asked, moments: Sequence[Floats]) -> Evaluation:
@@ -138,7 +143,8 @@ class _Score:
             # All rows are 0 then, and so are the estimates.
             self.moments.add(np.zeros((1, asked.rows.width)))
         tails = (self.leverage * np.stack(moments)).sum(axis=1) / self.moments.count
-        return Evaluation(asked.rows, self.moments, self.tally.trust(), asked.value_usd, list(tails))
+        trusts = [tally.trust() for tally in self.tallies]
+        return Evaluation(asked.rows, self.moments, trusts, asked.value_usd, list(tails))
 
 
 @dataclass(frozen=True, kw_only=True, eq=False)

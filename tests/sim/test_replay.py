@@ -1,14 +1,16 @@
 """`pointsman replay` from its flags to its JSON and exit status."""
 
 import json
+import random
 import re
 import shlex
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from bandit import epoch_file
-from bandit.events import Decided
+from bandit.events import Decided, Escalated, Event, Rewarded
 from bandit.learner import Learner
 from server.cli import main
 from sim import log_reader, references
@@ -208,3 +210,65 @@ def test_a_result_that_cannot_be_written_is_one_line(uniform: Path, capsys: pyte
         pytest.skip("needs /dev/full, a disk without room")
     assert run("--events", str(uniform), "--candidate", "always:b", json_file=Path("/dev/full")) == 2
     assert "--json: /dev/full cannot be written" in capsys.readouterr().err
+
+
+SINGLE = Terms(max_attempts=1)
+
+
+def forgetful(target: Path, lost: str) -> Path:
+    """A log of single attempts, uniform, of which something was never told."""
+    events = events_of("uniform", SINGLE, sessions=3_000)
+    arms = {e.decision.decision_id: e.decision.arm for _, e, _ in events if isinstance(e, Decided)}
+
+    def told(event: Event) -> Event:
+        if not isinstance(event, Rewarded | Escalated):
+            return event
+        outcome = event.outcome
+        if lost == "cost":
+            outcome = msgspec.structs.replace(outcome, cost_usd=None, usage=None)
+        elif lost == "success" or (arms[event.decision_id] == "b" and outcome.success == 0.0):
+            outcome = msgspec.structs.replace(outcome, success=None)
+        return msgspec.structs.replace(event, outcome=outcome)
+
+    # An alarm says that it failed: none is raised here.
+    return write([(at, told(e), name) for at, e, name in events if not isinstance(e, Escalated)], target)
+
+
+@pytest.mark.parametrize(
+    ("lost", "gate", "why"),
+    [
+        ("success", "success >= baseline - 1", "success was told in an effective sample of 0 sessions"),
+        ("success", "cost <= baseline + 100", ""),
+        ("cost", "cost <= baseline + 100", "cost was told in an effective sample of 0 sessions"),
+        ("cost", "utility >= baseline - 100", "cost was told in an effective sample of 0 sessions"),
+        ("cost", "success >= baseline - 1", ""),
+        ("failures of b", "success >= baseline - 1", "success was not told in"),
+        ("failures of b", "cost <= baseline + 100", ""),
+    ],
+)
+def test_a_gate_rests_on_what_was_told(
+    lost: str, gate: str, why: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    log = forgetful(tmp_path / "log", lost)
+    assert run("--events", str(log), "--candidate", "always:b", "--gate", gate) == (4 if why else 0)
+    assert why in " ".join(capsys.readouterr().out.split())
+
+
+def test_rewards_lost_alike_on_both_sides_do_not_stop_a_gate(tmp_path: Path) -> None:
+    lots = random.Random(0)
+    events = [
+        timed
+        for timed in events_of("uniform", SINGLE, sessions=3_000)
+        if not isinstance(timed[1], Escalated) and not (isinstance(timed[1], Rewarded) and lots.random() < 0.2)
+    ]
+    log = write(events, tmp_path / "log")
+    assert run("--events", str(log), "--candidate", "always:b", "--gate", "success >= baseline - 1") == 0
+
+
+def test_a_baseline_that_was_seldom_done_decides_no_gate(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    log = write(events_of("uniform", sessions=1_800), tmp_path / "log")
+    asked = ("--events", str(log), "--candidate", "always:b", "--gate", "success >= baseline - 1")
+    assert run(*asked, "--baseline", "always:a") == 0
+    capsys.readouterr()
+    assert run(*asked, "--baseline", "ladder:c>b>a") == 4
+    assert "of the baseline: the effective sample is" in " ".join(capsys.readouterr().out.split())
