@@ -43,8 +43,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.faults", description=__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME", help=", ".join(FAULTS))
     parser.add_argument("--quick", action="store_true", help="a sample of each aim; nothing is written down")
+    parser.add_argument("--share", type=float, default=1.0, metavar="S", help="this much of each aim, such as 0.1")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--minutes", type=float, help="how long the checker and the soak go on")
+    parser.add_argument("--minutes", type=float, help="how long the checker and the soak are to go on, instead")
     parser.add_argument("--pictures", type=Path, metavar="DIR", help="where to draw what is measured over time")
     parser.add_argument("--json", metavar="FILE", help="write what came of it as JSON; - is standard output")
     asked = parser.parse_args()
@@ -68,7 +69,9 @@ def _try(name: str, asked: argparse.Namespace, console: Console) -> dict[str, An
     module = importlib.import_module(f"tests.faults.{name}")
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed:,.0f} of {task.total:,.0f}"))
     bar = Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=console, transient=True)
-    entry: dict[str, Any] = {"name": name, "aim": module.AIM, "seed": asked.seed}
+    timed = getattr(module, "MINUTES", None)
+    share = asked.minutes / timed if timed and asked.minutes else asked.share
+    entry: dict[str, Any] = {"name": name, "aim": module.AIM, "share_of_the_aim": share, "seed": asked.seed}
     begun = time.monotonic()
     with bar, tempfile.TemporaryDirectory(prefix=f"pointsman-{name}-") as folder:
         task = bar.add_task(name, total=1)
@@ -76,7 +79,7 @@ def _try(name: str, asked: argparse.Namespace, console: Console) -> dict[str, An
             folder=Path(folder),
             seed=asked.seed,
             quick=asked.quick,
-            minutes=asked.minutes,
+            share=share,
             pictures=asked.pictures,
             tell=lambda done, of: bar.update(task, completed=done, total=of),
         )

@@ -98,7 +98,7 @@ def _torn(trial: Trial, killed: Killed, tally: Tally, rng: random.Random) -> Non
     """Ends of the write-ahead log and of the head, at every offset."""
     for name in ("events.db-wal", "head"):
         whole = killed.content[name]
-        offsets = rng.sample(range(len(whole)), 40) if trial.quick else range(len(whole))
+        offsets = rng.sample(range(len(whole)), trial.size(full=len(whole), quick=40))
         for number, offset in enumerate(offsets):
             tally.take(name, whole[:offset], f"the first {offset} bytes")
             if offset % _SECTOR == 0 or trial.quick:
@@ -106,7 +106,7 @@ def _torn(trial: Trial, killed: Killed, tally: Tally, rng: random.Random) -> Non
                 tally.take(name, whole[:offset] + bytes(rest), f"the first {offset} bytes and zeros")
                 tally.take(name, whole[:offset] + rng.randbytes(rest), f"the first {offset} bytes and noise")
             if number % 100 == 0:
-                trial.tell(number, len(whole))
+                trial.tell(number, len(offsets))
 
 
 def _flipped(trial: Trial, killed: Killed, tally: Tally, rng: random.Random, flips: int) -> None:

@@ -34,7 +34,7 @@ _Answer = TypeVar("_Answer")
 
 def _firsts(trial: Trial, rng: random.Random, most: int) -> Iterable[int]:
     """Which call is the first to fail, one run after another."""
-    return [rng.randrange(1, 30)] if trial.quick else range(1, most)
+    return [rng.randrange(1, 30)] if trial.quick else range(1, most, max(1, round(1 / trial.share)))
 
 
 # --- the store ---------------------------------------------------------------------------------------------------
@@ -181,7 +181,7 @@ def _require_whole(data_dir: Path) -> None:
 # --- the start ---------------------------------------------------------------------------------------------------
 
 
-def _starts(trial: Trial) -> tuple[int, int]:
+def _starts(trial: Trial, rng: random.Random) -> tuple[int, int]:
     """Starts with a failing disk, and calls that failed in them: each serves, or ends with one line that says why."""
     starts = failed = 0
     data_dir = trial.folder / "starts"
@@ -192,7 +192,7 @@ def _starts(trial: Trial) -> tuple[int, int]:
     command = [sys.executable, "-m", "server.cli", "serve", "--data-dir", str(data_dir), *flags]
     with Shim(trial.folder, data_dir) as shim:
         for kind in (*KINDS, Kind.UNREADABLE):
-            for first in range(1, _MOST_CALLS):
+            for first in _firsts(trial, rng, _MOST_CALLS):
                 shim.fail(kind, first)
                 with subprocess.Popen(
                     command, env=dict(shim.environment), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -222,7 +222,7 @@ def run(trial: Trial) -> Figures:
     rng = random.Random(trial.seed)
     runs, in_store = _store(trial, rng)
     sessions, in_service = _service(trial, rng)
-    starts, in_start = (0, 0) if trial.quick else _starts(trial)
+    starts, in_start = (0, 0) if trial.quick else _starts(trial, rng)
     return {
         "runs_of_the_store": runs,
         "sessions": sessions,

@@ -296,6 +296,6 @@ def _of_a_service(trial: Trial, calls: int, points: int) -> int:
 
 def run(trial: Trial) -> Figures:
     """Records a store and a service at work, and loses their power."""
-    of_store = of_a_store(trial, trial.size(full=60, quick=12), trial.size(full=10_000, quick=20))
-    of_service = 0 if trial.quick else _of_a_service(trial, calls=2000, points=1000)
+    of_store = of_a_store(trial, trial.size(full=60, quick=12), trial.size(full=5000, quick=20))
+    of_service = 0 if trial.quick else _of_a_service(trial, calls=2000, points=trial.size(full=1000, quick=10))
     return {"times_power_was_lost": of_store + of_service, "lost": 0}

@@ -2,8 +2,9 @@
  *
  * FAULTS_CONTROL names a file of one `struct control`, which the test maps too and writes to while the process runs.
  * FAULTS_UNDER names the directory whose files are meant; all others are left alone.
- * FAULTS_RECORD, if set, names a file that receives every change to those files in the order in which they happened,
- * so that the files can be rebuilt as a disk would hold them that lost its power at any moment (see power.py).
+ * FAULTS_RECORD, if set, names a file that receives every change that this process, but not its children, makes to those
+ * files, in the order in which they happened: so the files can be rebuilt as a disk would hold them that lost its power
+ * at any moment (see power.py).
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -60,12 +61,17 @@ __attribute__((constructor)) static void begin(void) {
     if (directory) under_length = (size_t)snprintf(under, sizeof under, "%s/", directory);
     const char *record = getenv("FAULTS_RECORD");
     if (record) record_fd = syscall(SYS_openat, AT_FDCWD, record, O_WRONLY | O_APPEND | O_CREAT | O_CLOEXEC, 0644);
+    /* One process records: in which order those of several happened, their records would not tell. */
+    unsetenv("FAULTS_RECORD");
     control = mapped;
 }
 
 /* --- which files ------------------------------------------------------------------------------------------------ */
 
-static int is_meant(const char *path) { return under_length && !strncmp(path, under, under_length); }
+static int is_meant(const char *path) {
+    if (!under_length || strncmp(path, under, under_length - 1)) return 0;
+    return !path[under_length - 1] || path[under_length - 1] == '/';
+}
 
 static int named(int fd, char *path) {
     char link[64];
@@ -74,7 +80,7 @@ static int named(int fd, char *path) {
     ssize_t length = readlink(link, path, PATH_MAX - 1);
     if (length < 0) return 0;
     path[length] = 0;
-    return is_meant(path) || ((size_t)length == under_length - 1 && !strncmp(path, under, length));
+    return is_meant(path);
 }
 
 /* --- failing ---------------------------------------------------------------------------------------------------- */
@@ -177,11 +183,50 @@ ssize_t pread64(int fd, void *data, size_t size, off_t offset) { return get_at(f
 
 /* --- making durable --------------------------------------------------------------------------------------------- */
 
+/* Whoever has a file open is told once that a sync of it failed, whoever called that: so does Linux since 4.13. */
+enum { FILES = 256, DESCRIPTORS = 65536 };
+static struct { dev_t device; ino_t inode; unsigned errors; } troubled[FILES];
+static unsigned told[DESCRIPTORS];
+static pthread_mutex_t telling = PTHREAD_MUTEX_INITIALIZER;
+
+static unsigned *errors_of(int fd) {
+    struct stat status;
+    if (fd >= DESCRIPTORS || fstat(fd, &status)) return NULL;
+    for (int i = 0; i < FILES; i++) {
+        if (!troubled[i].inode) {
+            troubled[i].device = status.st_dev;
+            troubled[i].inode = status.st_ino;
+        }
+        if (troubled[i].device == status.st_dev && troubled[i].inode == status.st_ino) return &troubled[i].errors;
+    }
+    return NULL;
+}
+
+static int sync_fails(int fd) {
+    int failed = fails(SYNC);
+    pthread_mutex_lock(&telling);
+    unsigned *errors = errors_of(fd);
+    if (errors) {
+        *errors += failed;
+        failed = told[fd] != *errors;
+        told[fd] = *errors;
+    }
+    pthread_mutex_unlock(&telling);
+    return failed;
+}
+
+static void opened(int fd) {
+    pthread_mutex_lock(&telling);
+    unsigned *errors = errors_of(fd);
+    if (errors) told[fd] = *errors;
+    pthread_mutex_unlock(&telling);
+}
+
 static int make_durable(int fd, long call) {
     char path[PATH_MAX];
     struct stat status;
     if (!named(fd, path)) return syscall(call, fd);
-    if (fails(SYNC)) {
+    if (sync_fails(fd)) {
         if (record_fd < 0) return refuse(EIO);
         errno = EIO;
         RECORDED(-1, result != 0, NOT_SYNCED, path, 0, NULL, 0);
@@ -198,13 +243,19 @@ int fdatasync(int fd) { return make_durable(fd, SYS_fdatasync); }
 
 /* --- names ------------------------------------------------------------------------------------------------------ */
 
+static int open_meant(int directory, const char *path, int flags, mode_t mode, int is_new) {
+    if (flags & O_TRUNC && !is_new)
+        RECORDED((int)syscall(SYS_openat, directory, path, flags, mode), result >= 0, TRUNCATED, path, 0, NULL, 0);
+    RECORDED((int)syscall(SYS_openat, directory, path, flags, mode), result >= 0 && is_new, CREATED, path, 0, NULL, 0);
+}
+
 static int open_at(int directory, const char *path, int flags, mode_t mode) {
     if (!control || !is_meant(path)) return syscall(SYS_openat, directory, path, flags, mode);
     int is_new = (flags & O_CREAT) && access(path, F_OK) != 0;
     if (is_new && fails(FULL)) return refuse(ENOSPC);
-    if (flags & O_TRUNC && !is_new)
-        RECORDED((int)syscall(SYS_openat, directory, path, flags, mode), result >= 0, TRUNCATED, path, 0, NULL, 0);
-    RECORDED((int)syscall(SYS_openat, directory, path, flags, mode), result >= 0 && is_new, CREATED, path, 0, NULL, 0);
+    int fd = open_meant(directory, path, flags, mode, is_new);
+    if (fd >= 0) opened(fd);
+    return fd;
 }
 
 #define MODE                            \

@@ -19,6 +19,7 @@ from tests.faults.processes import start
 from tests.faults.trial import Figures, Trial, require
 
 AIM = "30 minutes at half load: memory and latency flat, counts agree"
+MINUTES = 30.0
 
 _CONFIG = """
 [router]
@@ -167,7 +168,7 @@ def _draw(measured: list[_Sample], folder: Path) -> None:
 
 def run(trial: Trial) -> Figures:
     """Soaks."""
-    seconds = 3.0 if trial.quick else 60.0 * (trial.minutes or 30.0)
+    seconds = 3.0 if trial.quick else 60.0 * MINUTES * trial.share
     data_dir = trial.folder / "data"
     server = start(data_dir, _CONFIG)
     try:

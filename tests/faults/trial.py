@@ -24,7 +24,7 @@ class Trial:
     """One run of a fault's test.
 
     A module of this package has an `AIM` in words and `run(trial)`, which returns its figures or raises Broken, or
-    NoShim where this machine cannot do it.
+    NoShim where this machine cannot do it. One that goes on for a time instead of counting has `MINUTES`.
     """
 
     folder: Path
@@ -32,13 +32,13 @@ class Trial:
     seed: int
     quick: bool = False
     """A sample of the aim, for the default tests."""
-    minutes: float | None = None
-    """How long to go on, for those that do not count."""
+    share: float = 1.0
+    """How much of the aim is to be tried, where time is short."""
     pictures: Path | None = None
     """Where to draw what is measured over time; None: nothing is drawn."""
     tell: Callable[[float, float], None] = lambda done, of: None
     """To be called now and then with how much is done, and of how much."""
 
     def size(self, *, full: int, quick: int) -> int:
-        """How much of something, by whether this is the aim or a sample of it."""
-        return quick if self.quick else full
+        """How much of something, by whether this is the aim, a share of it, or a sample."""
+        return quick if self.quick else min(full, max(quick, round(full * self.share)))
