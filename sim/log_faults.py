@@ -1,6 +1,9 @@
 """Rows that no Pointsman would have written, found before anything is estimated from them."""
 
+from collections.abc import Sequence
+
 from sim import duck
+from sim.log_sql import MOST_ATTEMPTS
 
 _TOLERANCE = 1e-4
 _MOST = 1e12
@@ -8,7 +11,7 @@ _MOST = 1e12
 
 _TAKEN = "propensities[list_position(arms, arm)]"
 _DECIDED = (
-    ("attempt", "coalesce(attempt, 0) < 1", "is not a number from 1"),
+    ("attempt", f"coalesce(attempt, 0) NOT BETWEEN 1 AND {MOST_ATTEMPTS}", f"does not lie in 1 to {MOST_ATTEMPTS}"),
     ("arms", "coalesce(len(arms), 0) = 0", "are missing"),
     ("arm", "list_position(arms, arm) IS NULL", "is not among the arms"),
     ("propensities", "len(propensities) IS DISTINCT FROM len(arms)", "are not one an arm"),
@@ -23,11 +26,12 @@ _TOLD = (
       for field in ("cost_usd", "input_tokens", "output_tokens", "cached_tokens")),
     ("revision", "kind = 'rewarded' AND revision IS NULL", "is missing"),
 )  # fmt: skip
-_FAULTS = [
-    ("body", "true", "body IS NULL", "is missing"),
-    *((field, "kind = 'decided'", wrong, why) for field, wrong, why in _DECIDED),
-    *((field, "kind IN ('rewarded', 'escalated', 'closed')", wrong, why) for field, wrong, why in _TOLD),
-]
+_FAULTS = {
+    "true": (("body", "body IS NULL", "is missing"),),
+    "kind = 'decided'": _DECIDED,
+    "kind IN ('rewarded', 'escalated', 'closed')": _TOLD,
+}
+"""By the rows they are faults of."""
 
 
 def first(connection: duck.Connection) -> str:
@@ -35,10 +39,21 @@ def first(connection: duck.Connection) -> str:
 
     A distribution that is none, or a success of 2, would move every estimate without showing in it.
     """
-    query = ", ".join(f"min(seq) FILTER ({where} AND ({wrong}))" for _, where, wrong, _ in _FAULTS)
-    found = connection.execute(f"SELECT {query} FROM events").fetchall()[0]
-    faults = [(seq, field, why) for seq, (field, _, _, why) in zip(found, _FAULTS, strict=True) if seq is not None]
+    faults = [
+        (seq, field, why)
+        for where, several in _FAULTS.items()
+        if _any(connection, where, [wrong for _, wrong, _ in several])
+        for field, wrong, why in several
+        for (seq,) in connection.execute(f"SELECT min(seq) FROM events WHERE {where} AND ({wrong})").fetchall()
+        if seq is not None
+    ]
     if not faults:
         return ""
     seq, field, why = min(faults, key=lambda fault: fault[0])
     return f"event {seq}: {field} {why}"
+
+
+def _any(connection: duck.Connection, where: str, wrong: Sequence[str]) -> bool:
+    """Whether there is one: asked for all together, since there is seldom any."""
+    any_of_them = " OR ".join(f"({one})" for one in wrong)
+    return bool(connection.execute(f"SELECT 1 FROM events WHERE {where} AND ({any_of_them}) LIMIT 1").fetchall())

@@ -1,5 +1,6 @@
 """A log that has been put together, read in pieces as arrays, or event by event."""
 
+import functools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,18 +51,23 @@ class Reader:
         self._tables = found.tables
         self.arms, self.sessions, self.longest = found.arms, found.sessions, found.longest
         self.torn_sessions = found.torn_sessions
-        self._duck = duck.connect_out_of_core(found.tables.folder, threads=1, memory_mb=_MEMORY_MB)
-        self._duck.execute(log_sql.every(found.root))
-        self._duck.execute(log_sql.events(found.router))
-        self._offers: dict[str, tuple[Offer, ...]] = {}
         self._features: dict[int, Features] = {}
 
     def __reduce__(self) -> tuple[type["Reader"], tuple[Found]]:
         return Reader, (self._found,)
 
+    @functools.cached_property
+    def _duck(self) -> duck.Connection:
+        found = self._found
+        connection = duck.connect_out_of_core(found.tables.folder, threads=1, memory_mb=_MEMORY_MB)
+        connection.execute(log_sql.every(found.root))
+        connection.execute(log_sql.events(found.router))
+        return connection
+
     def close(self) -> None:
         """Reads no more."""
-        self._duck.close()
+        if "_duck" in vars(self):
+            self._duck.close()
 
     @property
     def largest_piece(self) -> int:
@@ -69,7 +75,12 @@ class Reader:
         return max(1, _NUMBERS_IN_PIECE // (self.longest * (len(self.arms) + 1)))
 
     def piece(self, first: int, end: int) -> Piece:
-        """The sessions from number `first` up to before `end`, of which there must be one."""
+        """The sessions from number `first` up to before `end`, of which there must be one.
+
+        Raises InvalidInput where the log, or what was put together of it, is not there.
+        """
+        if not self._tables.steps.is_file():
+            raise InvalidInput("--ray", f"{self._tables.folder} is not there: set TMPDIR to what all machines share")
         columns = self._duck.execute(
             "SELECT * FROM read_parquet(?) WHERE session >= ? AND session < ?", [str(self._tables.steps), first, end]
         ).fetchnumpy()
@@ -146,17 +157,9 @@ class Reader:
     def _add_open(self, open_arms: Bools, i: Ints, t: Ints, offers: Any) -> None:
         """Where the policy gave some arms no chance, those that nothing ruled out might have been taken too."""
         for row in np.flatnonzero(offers != None):  # noqa: E711 - an array of objects
-            for offer in self._offered(offers[row]):
+            for offer in _offered(offers[row]):
                 if offer.bar is None:
                     open_arms[i[row], t[row], self.arms.index(offer.arm)] = True
-
-    def _offered(self, text: str) -> tuple[Offer, ...]:
-        if (offers := self._offers.get(text)) is None:
-            try:
-                offers = self._offers[text] = msgspec.json.decode(text, type=tuple[Offer, ...])
-            except msgspec.MsgspecError as error:
-                raise InvalidInput("--events", f"a decision's offers are not readable: {error}") from error
-        return offers
 
     def _dollars(self, rows: dict[str, Any]) -> Floats:
         """Dollars as told, or from the tokens at the prices of the decision."""
@@ -171,7 +174,7 @@ class Reader:
     def _price(self, offers: str | None, arm: str) -> Price | None:
         if offers is None:
             return None
-        return next((offer.price for offer in self._offered(offers) if offer.arm == arm), None)
+        return next((offer.price for offer in _offered(offers) if offer.arm == arm), None)
 
     def events_of(self, first: int, end: int) -> Iterator[tuple[int, Event]]:
         """The events of the sessions from number `first` up to before `end`, with the session's number: those of a
@@ -210,6 +213,14 @@ def event(values: Sequence[Any]) -> Event:
         return record.decode(logged["kind"], logged["body"], logged["private"]).event
     except ValueError as error:
         raise InvalidInput("--events", f"event {values[0]}: {error}") from error
+
+
+@functools.lru_cache(maxsize=4096)
+def _offered(text: str) -> tuple[Offer, ...]:
+    try:
+        return msgspec.json.decode(text, type=tuple[Offer, ...])
+    except msgspec.MsgspecError as error:
+        raise InvalidInput("--events", f"a decision's offers are not readable: {error}") from error
 
 
 def _grid(n: int, steps: int, i: Ints, t: Ints, values: npt.NDArray[Any]) -> npt.NDArray[Any]:

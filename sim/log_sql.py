@@ -13,6 +13,8 @@ from bandit.errors import InvalidInput
 from bandit.types import EscalationReason, SelectReason
 from sim import duck
 
+MOST_ATTEMPTS = 120
+"""Of a session."""
 TOKENS = ("input_tokens", "output_tokens", "cached_tokens")
 ARM_LISTS = "SELECT any_value(arms) FROM events WHERE kind = 'decided' GROUP BY hash(arms) ORDER BY min(seq)"
 """The lists of arms that were offered; of so few the hashes tell them apart."""
@@ -73,8 +75,8 @@ def put_together(arms: Sequence[str], *, one_list: bool, into: Tables) -> tuple[
     """Statements that write the tables. `one_list`: the arms are always offered in this order."""
     return (
         _OUTCOMES, _CONTESTED, _SETTLED, _WHOLE, _LEFT, _BEGUN, _SESSIONS, _PRICED, _FEATURES,
-        _copy("SELECT session, log, session_id, first_seq FROM sessions ORDER BY session", into.sessions),
-        _copy("SELECT code, features FROM features ORDER BY code", into.features),
+        _copy("SELECT session, log, session_id, first_seq FROM sessions", into.sessions),
+        _copy("SELECT code, features FROM features", into.features),
         _copy(_steps(arms, one_list), into.steps),
     )  # fmt: skip
 
@@ -95,6 +97,11 @@ UNION
 SELECT log, session_id FROM events SEMI JOIN (SELECT log, decision_id FROM outcomes WHERE several)
     USING (log, decision_id)"""
 """Sessions in which a report may have to give way to another."""
+
+
+def _told(field: str) -> str:
+    """What was told of a decision, from `outcomes` and, where that may have to give way, `settled`."""
+    return f"CASE WHEN settled.log IS NULL THEN outcomes.{field} ELSE settled.{field} END AS {field}"
 
 
 def _counts(field: str) -> str:
@@ -146,8 +153,9 @@ FROM events WHERE kind = 'escalated' GROUP BY log, decision_id"""
 _BEGUN = """CREATE TEMP TABLE begun AS
 SELECT log, session_id, first_seq, attempts, decisions = attempts AS whole, decisions <> rows AS twice
 FROM (
-    SELECT log, session_id, min(seq) AS first_seq, max(attempt) AS attempts, count(DISTINCT attempt) AS decisions,
-        count(*) AS rows
+    -- A bit an attempt: to count those that differ takes three times as long.
+    SELECT log, session_id, min(seq) AS first_seq, max(attempt) AS attempts,
+        bit_count(bit_or(1::HUGEINT << attempt)) AS decisions, count(*) AS rows
     FROM events WHERE kind = 'decided' GROUP BY log, session_id
 )"""
 """Sessions of which there is a decision; where days are missing, not every one is whole."""
@@ -160,11 +168,13 @@ SELECT log, session_id, first_seq, attempts, row_number() OVER (ORDER BY log, fi
 FROM begun WHERE whole"""
 
 _PRICED = f"""CREATE TEMP TABLE priced AS
-SELECT log, decision_id, {_OFFERS} AS priced
-FROM events SEMI JOIN (SELECT log, decision_id FROM outcomes WHERE cost_usd IS NULL AND input_tokens IS NOT NULL)
-    USING (log, decision_id)
-WHERE kind = 'decided'"""
-"""Prices where dollars were not told, but tokens."""
+SELECT log, decision_id, {", ".join(TOKENS)}, {_OFFERS} AS priced
+FROM (SELECT log, decision_id, body FROM events WHERE kind = 'decided') JOIN (
+    SELECT outcomes.log, outcomes.decision_id, {", ".join(map(_told, TOKENS))}
+    FROM outcomes LEFT JOIN settled USING (log, decision_id)
+    WHERE outcomes.cost_usd IS NULL AND outcomes.input_tokens IS NOT NULL
+) USING (log, decision_id)"""
+"""Prices, and what was used, where dollars were not told, but tokens."""
 
 _KNOWN_BY = "coalesce(features::VARCHAR, '')"
 _FEATURES = f"""CREATE TEMP TABLE features AS
@@ -182,9 +192,6 @@ def _steps(arms: Sequence[str], one_list: bool) -> str:
     ]
     chances = ", ".join(f"{chance} AS p{k}" for k, chance in enumerate(of_arm))
     nothing = " + ".join(f"({chance} = 0.0)::INT" for chance in of_arm)
-    told = ", ".join(
-        f"CASE WHEN settled.log IS NULL THEN outcomes.{field} ELSE settled.{field} END AS {field}" for field in _FIELDS
-    )
     return f"""
 WITH decided AS (
     SELECT log, session_id, decision_id, attempt, list_position([{", ".join(names)}], arm) - 1 AS arm,
@@ -193,8 +200,8 @@ WITH decided AS (
         CASE WHEN {nothing} > attempt - 1 THEN {_OFFERS} END AS offers
     FROM events WHERE kind = 'decided'
 ), own AS (
-    SELECT outcomes.log, outcomes.decision_id, {told}, success_rank, cost_usd_rank
-    FROM outcomes LEFT JOIN settled USING (log, decision_id)
+    SELECT decided.*, {_told("success")}, {_told("cost_usd")}, success_rank, cost_usd_rank
+    FROM decided LEFT JOIN outcomes USING (log, decision_id) LEFT JOIN settled USING (log, decision_id)
 )
 SELECT session, (attempt - 1)::BIGINT AS place, code, arm, pinned, offers, attempt = attempts AS ends,
     {", ".join(f"p{k}" for k in range(len(arms)))},
@@ -208,11 +215,10 @@ SELECT session, (attempt - 1)::BIGINT AS place, code, arm, pinned, offers, attem
     CASE WHEN attempt = attempts AND whole.cost_usd IS NOT NULL
         AND (own.cost_usd_rank IS NULL OR whole.cost_usd_rank >= own.cost_usd_rank)
         THEN greatest(0.0, whole.cost_usd - (spent - coalesce(own.cost_usd, 0.0))) ELSE own.cost_usd END AS cost_usd,
-    {", ".join(f"own.{name}" for name in TOKENS)}, priced
-FROM decided
+    {", ".join(TOKENS)}, priced
+FROM own
 JOIN sessions USING (log, session_id)
 JOIN features USING (features)
-LEFT JOIN own USING (log, decision_id)
 LEFT JOIN whole USING (log, session_id)
 LEFT JOIN left_with USING (log, decision_id)
 LEFT JOIN priced USING (log, decision_id)

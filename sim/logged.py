@@ -18,7 +18,7 @@ from sim import duck, log_faults, log_sql
 from sim.log_reader import Found, Reader, event
 from sim.log_sql import Tables
 
-_MEMORY_MB = 900
+_MEMORY_MB = 1_400
 _MOST_ARMS = 200
 _NEEDED = ("seq", "kind", "router", "session_id", "decision_id", "attempt", "arm", "propensity", "reason", "arms",
            "propensities", "features", "success", "cost_usd", *log_sql.TOKENS, "revision", "final", "body")  # fmt: skip

@@ -1,5 +1,6 @@
 """A report as a folder: `report.html`, which holds everything, and its pictures as files beside it."""
 
+import base64
 import contextlib
 import re
 import tempfile
@@ -45,18 +46,28 @@ def write(
     *,
     on_picture: Callable[[], None],
 ) -> None:
-    """Draws the pictures, and writes the document that `render` makes of them, over what is there already.
+    """Draws the pictures, and writes the document that `render` makes of them, in the place of an earlier report.
 
     `on_picture` is called after each. Raises InvalidInput where the folder cannot be written.
     """
     pictures = []
     with _refusing(folder):
+        _remove_earlier(folder)
         for one in planned:
             pictures.append(picture := one.drawn())
             (folder / f"{one.file}.png").write_bytes(picture.light)
             on_picture()
         # A file's name may hold what is no letter at all.
         (folder / "report.html").write_bytes(render(pictures).encode("utf-8", "replace"))
+
+
+def _remove_earlier(folder: Path) -> None:
+    """Removes an earlier report's pictures, which are those that its page holds, and nothing else."""
+    page = folder / "report.html"
+    document = page.read_bytes() if page.is_file() else b""
+    for picture in folder.glob("*.png"):
+        if base64.b64encode(picture.read_bytes()) in document:
+            picture.unlink()
 
 
 def slug(name: str) -> str:

@@ -1,9 +1,11 @@
 """`pointsman replay` on large logs: seconds, and the memory of the process, for two sizes of the same log."""
 
 import multiprocessing
+import re
 import resource
 import tempfile
 import time
+from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import duckdb
@@ -17,23 +19,40 @@ CANDIDATE = "ladder:arm-1>arm-5"
 
 
 def measure(sessions: int) -> dict[str, float]:
-    """Scores a ladder on a log of so many sessions, in a process of its own: decisions, seconds, MiB at most."""
+    """Scores a ladder on a log of so many sessions, in processes of its own: decisions, seconds, seconds of processors,
+    and MiB at most of all of them together."""
     with tempfile.TemporaryDirectory() as folder:
         _write(Path(folder), sessions)
-        with multiprocessing.get_context("spawn").Pool(1) as pool:
-            return pool.apply(_replay, (folder,))
+        with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:
+            replaying, mib = pool.submit(_replay, folder), 0.0
+            while not replaying.done():
+                mib = max(mib, sum(_mib(process.pid) for process in multiprocessing.active_children() if process.pid))
+                time.sleep(0.2)
+            return {**replaying.result(), "mib": mib}
+
+
+def _mib(pid: int) -> float:
+    """Memory of a process and its children, what they share counted once."""
+    try:
+        rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    except OSError:  # it has ended meanwhile
+        return 0.0
+    (kilobytes,) = re.findall(r"^Pss: +(\d+)", rollup, re.M)
+    return int(kilobytes) / 1024 + sum(map(_mib, map(int, children)))
 
 
 def _replay(folder: str) -> dict[str, float]:
-    began = time.perf_counter()
-    with Log(Path(folder), threads=cores()) as log:
-        replay(log, Asked(candidates=[CANDIDATE]), jobs=cores())
+    began, jobs = time.perf_counter(), cores()
+    with Log(Path(folder), threads=jobs) as log:
+        replay(log, Asked(candidates=[CANDIDATE]), jobs=jobs)
         decisions = log.decisions
     seconds = time.perf_counter() - began
+    used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     return {
         "decisions": decisions,
         "seconds": seconds,
-        "mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "processor_seconds": sum(one.ru_utime + one.ru_stime for one in used),
     }
 
 

@@ -1,5 +1,6 @@
 """A log read by DuckDB against the same log folded event by event."""
 
+import pickle
 import random
 from pathlib import Path
 
@@ -117,6 +118,16 @@ def test_pieces_are_the_whole_in_order(tmp_path: Path) -> None:
         assert np.concatenate([piece.success for piece in pieces]).tolist() == all_of_it.success.tolist()
         numbers = {number for number, _ in log.events_of(7, 31)}
         assert numbers == set(range(7, 31))
+
+
+def test_a_log_sent_elsewhere_reads_the_same_files(tmp_path: Path) -> None:
+    events = events_of("uniform")
+    with Log(write(events, tmp_path / "log")) as log:
+        sent = pickle.loads(pickle.dumps(log))
+        agrees(sent.piece(0, sent.sessions), folded(events))
+        assert list(sent.events_of(3, 5)) == list(log.events_of(3, 5))
+    with pytest.raises(InvalidInput, match="--ray"):
+        sent.piece(0, 1)
 
 
 def test_what_came_before_a_session_is_in_order_and_complete(tmp_path: Path) -> None:

@@ -181,6 +181,10 @@ def test_the_report_is_one_page_with_its_pictures_beside(uniform: Path, tmp_path
     assert "http" not in page.replace("http-equiv", "")
     assert "ladder:a&gt;" in page
     assert len(list(folder.glob("*.png"))) == 1 + 2 * 3 == page.count("<figure>")
+    (folder / "mine.png").write_bytes(b"not of a report")
+    assert run("--events", str(uniform), "--candidate", "always:c", "--report", str(folder)) == 0
+    assert len(list(folder.glob("*.png"))) == 1 + 3 + 1
+    assert (folder / "mine.png").exists()
     (tmp_path / "file").write_text("in the way")
     assert run(*asked, "--report", str(tmp_path / "file")) == 2
 
