@@ -36,6 +36,11 @@ class Candidate(Protocol):
         """The first session that it may be scored on: what came before it has learned from."""
         ...
 
+    @property
+    def learned(self) -> int:
+        """Sessions from `begins` on that it may have learned from all the same, and on which it looks too good."""
+        ...
+
     def targets(self, piece: Piece) -> Floats:
         """How likely it takes each action at each step, shape (n_sessions, n_steps, n_arms + 1), sum 1 where there is
         a step and 0 elsewhere."""
@@ -66,6 +71,7 @@ class _UniformRule:
     name: str
     max_attempts: int
     begins: int = 0
+    learned: int = 0
 
     def targets(self, piece: Piece) -> Floats:
         return _with_stop(piece, piece.open_arms / np.maximum(piece.open_arms.sum(axis=2, keepdims=True), 1), 0.0, self)
@@ -79,6 +85,7 @@ class _LadderRule:
     rungs: tuple[int, ...]
     max_attempts: int
     begins: int = 0
+    learned: int = 0
 
     def targets(self, piece: Piece) -> Floats:
         arms = np.zeros(piece.open_arms.shape, order="F")
@@ -113,6 +120,7 @@ class Learned:
     """What it decides by: its objective, floor, draws and attempts."""
     vintage: Vintage
     log: Reader
+    learned: int = 0
 
     def targets(self, piece: Piece) -> Floats:
         """What `Candidate` says. Raises InvalidInput where an event cannot be read."""

@@ -74,6 +74,13 @@ class Reader:
         """Sessions that are read together at most."""
         return max(1, _NUMBERS_IN_PIECE // (self.longest * (len(self.arms) + 1)))
 
+    def begun_by(self, router: str, seq: int) -> int:
+        """Sessions that had begun by an event's sequence number, if they are that router's."""
+        if router != self._found.router:
+            return 0
+        query = "SELECT count(*) FROM read_parquet(?) WHERE first_seq <= ?"
+        return int(self._duck.execute(query, [str(self._tables.sessions), seq]).fetchall()[0][0])
+
     def piece(self, first: int, end: int) -> Piece:
         """The sessions from number `first` up to before `end`, of which there must be one.
 

@@ -76,7 +76,7 @@ def replay(
     found = evaluate_all(
         log, candidates, value_usd=asked.value_usd, baseline=baseline, jobs=jobs, ray=ray, on_sessions=on_sessions
     )
-    of_log = _doubts_of_log(log)
+    of_log = _doubts_of_log(log, baseline)
     results = tuple(
         _result(each, evaluation, conditions, of_log) for each, evaluation in zip(candidates, found, strict=True)
     )
@@ -139,7 +139,13 @@ def _saved(log: Log, name: str, value_usd: float) -> Candidate:
     assert settings is not None and vintage is not None, "an epoch file holds both"
     objective = msgspec.structs.replace(settings.objective, value_usd=value_usd)
     return Learned(
-        name=name, begins=0, settings=msgspec.structs.replace(settings, objective=objective), vintage=vintage, log=log
+        name=name,
+        begins=0,
+        settings=msgspec.structs.replace(settings, objective=objective),
+        vintage=vintage,
+        log=log,
+        # Whether the log is that of the epoch's own server no one can tell: its numbers and its router are the same.
+        learned=log.begun_by(settings.id, learner.epoch_seq),
     )
 
 
@@ -174,7 +180,8 @@ def _result(
 ) -> CandidateResult:
     own = _figures(evaluation, evaluation.level, bounded=True)
     trust = evaluation.trust
-    doubts = (*of_log, *_doubts(evaluation), *_untold(evaluation, ("success", "cost")))
+    of_all = (*of_log, *_learned(candidate), *_doubts(evaluation))
+    doubts = (*of_all, *_untold(evaluation, ("success", "cost")))
     return CandidateResult(
         name=candidate.name,
         success_rate=own.success_rate,
@@ -184,7 +191,7 @@ def _result(
         sessions=trust.sessions,
         difference=_figures(evaluation, evaluation.difference),
         others={name: _others(evaluation, metrics) for name, metrics in evaluation.others().items()},
-        gate=None if conditions is None else _judged(evaluation, conditions, of_log),
+        gate=None if conditions is None else _judged(evaluation, conditions, of_all),
         diagnostics=_diagnostics(trust, doubts),
         missing=_missing(evaluation) if trust.missing_rewards else None,
     )
@@ -220,9 +227,9 @@ def _held(figure: Figure, lowest: float, highest: float) -> Figure:
     )
 
 
-def _judged(evaluation: Evaluation, conditions: tuple[Condition, ...], of_log: Sequence[str]) -> GateResult:
+def _judged(evaluation: Evaluation, conditions: tuple[Condition, ...], of_all: Sequence[str]) -> GateResult:
     asked = {metric for condition in conditions for metric in _RESTS_ON[condition.metric]}
-    if doubts := (*of_log, *_doubts(evaluation), *_untold(evaluation, sorted(asked, reverse=True))):
+    if doubts := (*of_all, *_untold(evaluation, sorted(asked, reverse=True))):
         return GateResult(verdict="undecided", why="; ".join(doubts))
 
     def excess(condition: Condition) -> Interval:
@@ -236,12 +243,22 @@ def _judged(evaluation: Evaluation, conditions: tuple[Condition, ...], of_log: S
 # --- whether the log can tell --------------------------------------------------------------------------------------
 
 
-def _doubts_of_log(log: Log) -> list[str]:
+def _doubts_of_log(log: Log, baseline: Candidate | None) -> list[str]:
     """Why the log can tell of no candidate, in words."""
+    doubts = []
     begun = log.sessions + log.torn_sessions
-    if log.torn_sessions <= _MOST_TORN * begun:
+    if log.torn_sessions > _MOST_TORN * begun:
+        doubts.append(f"of {log.torn_sessions} of {begun} sessions not all decisions are there")
+    if baseline is not None:
+        doubts += [f"of the baseline: {doubt}" for doubt in _learned(baseline)]
+    return doubts
+
+
+def _learned(candidate: Candidate) -> list[str]:
+    """Whether a policy looks too good, for it is scored on what it has learned from, in words."""
+    if not candidate.learned:
         return []
-    return [f"of {log.torn_sessions} of {begun} sessions not all decisions are there"]
+    return [f"it may have learned from {candidate.learned} of these sessions: give the policy's name, or a later log"]
 
 
 def _doubts(evaluation: Evaluation) -> list[str]:

@@ -6,6 +6,7 @@ import re
 import shlex
 from pathlib import Path
 
+import duckdb
 import msgspec
 import pytest
 
@@ -98,7 +99,11 @@ def test_a_learning_policy_is_fitted_on_the_first_half(uniform: Path) -> None:
         assert candidate.success_rate.high > 0.5
 
 
-def test_a_saved_epoch_is_scored_as_it_is(uniform: Path, tmp_path: Path) -> None:
+def learned_gate(log: Path, epoch: Path) -> int:
+    return run("--events", str(log), "--candidate", str(epoch), "--gate", "cost <= baseline + 100")
+
+
+def test_a_saved_epoch_is_scored_as_it_is(uniform: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     learner = Learner()
     with Log(uniform) as log:
         for number, at_us, session_id, event in log.events_until(200):
@@ -108,6 +113,18 @@ def test_a_saved_epoch_is_scored_as_it_is(uniform: Path, tmp_path: Path) -> None
     name = epoch_file.EpochId("default", learner.vintage.policy_version, learner.vintage.epoch)
     path.write_bytes(epoch_file.pack(name, learner.epoch_seq, learner.snapshot()))
     assert run("--events", str(uniform), "--candidate", str(path)) == 0
+    # It knows the sessions that it has learned from too well, but not those of another router or of later.
+    assert learned_gate(uniform, path) == 4
+    assert "it may have learned from" in " ".join(capsys.readouterr().out.split())
+    later = tmp_path / "later"
+    later.mkdir()
+    first = f"(SELECT min(seq) FROM '{uniform}/*.parquet' WHERE seq > {learner.epoch_seq} AND attempt = 1)"
+    settings = "kind IN ('router_put', 'arm_put')"
+    duckdb.execute(
+        f"COPY (SELECT * FROM '{uniform}/*.parquet' WHERE seq >= {first} OR {settings})"
+        f" TO '{later}/1.parquet' (FORMAT parquet)"
+    )
+    assert learned_gate(later, path) == 0
     path.write_bytes(path.read_bytes()[:-1] + b"x")
     assert run("--events", str(uniform), "--candidate", str(path)) == 2
 
