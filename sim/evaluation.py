@@ -3,8 +3,9 @@
 What a session contributes is a row of numbers; estimates are functions of the rows' means, so nothing is kept but sums.
 """
 
+import functools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,6 +20,8 @@ from sim.world import Floats
 
 _SWITCHES = (2.0, 5.0, 20.0, 100.0)
 _STRENGTHS = (1.0, 10.0, 100.0, 1000.0)
+_LEANING = ("dm", "switch-dr", "dr-shrinkage")
+"""Estimators that are as good as the model is, somewhere at least."""
 _TUNED_AT = 2_000
 """Sessions at which the anytime intervals are narrowest."""
 
@@ -65,7 +68,8 @@ class Evaluation:
         self.baseline = self._weighted("baseline ") if rows.has("baseline h") else self._plain("logged")
         """What it is compared with, on the same sessions."""
 
-    def others(self) -> dict[str, Metrics]:
+    @functools.cached_property
+    def others(self) -> Mapping[str, Metrics]:
         """The other estimators, for comparison."""
         steps = range(self._rows.steps)
         return {
@@ -130,6 +134,17 @@ class Evaluation:
     def plain(self, estimate: Estimate) -> Interval:
         """The same of another estimator's, by the sessions' own spread alone."""
         return intervals.student(estimate.value, math.sqrt(self._moments.variance(estimate.gradient)), self._freedom())
+
+    def other(self, name: str, metric: str) -> Interval:
+        """The same of one of `others`. What leans on the model may be wrong by more than it scatters: by as much as it
+        is away from the doubly robust estimate, or could be."""
+        estimate = getattr(self.others[name], metric)
+        if name not in _LEANING:
+            return self.plain(estimate)
+        gap = estimate - getattr(self.candidate, metric)
+        bias = max(gap.value**2, self._moments.variance(gap.gradient))
+        stderr = math.sqrt(self._moments.variance(estimate.gradient) + bias)
+        return intervals.student(estimate.value, stderr, self._freedom())
 
     def anytime(self, interval: Interval) -> Interval:
         """The interval for a log that is looked at again and again as it grows."""

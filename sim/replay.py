@@ -1,5 +1,6 @@
 """Replay: how other policies would have done on a log, and whether they pass a gate."""
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ from bandit.intervals import Interval
 from bandit.learner import Learner
 from bandit.types import Mode, RouterSettings
 from sim.candidates import Candidate, Learned, rule
-from sim.evaluation import Evaluation, Metrics
+from sim.evaluation import Evaluation
 from sim.logged import Log
 from sim.replay_result import (
     CandidateResult,
@@ -190,15 +191,11 @@ def _result(
         estimator="dr",
         sessions=trust.sessions,
         difference=_figures(evaluation, evaluation.difference),
-        others={name: _others(evaluation, metrics) for name, metrics in evaluation.others().items()},
+        others={name: _figures(evaluation, functools.partial(evaluation.other, name)) for name in evaluation.others},
         gate=None if conditions is None else _judged(evaluation, conditions, of_all),
         diagnostics=_diagnostics(trust, doubts),
         missing=_missing(evaluation) if trust.missing_rewards else None,
     )
-
-
-def _others(evaluation: Evaluation, metrics: Metrics) -> Figures:
-    return _figures(evaluation, lambda metric: evaluation.plain(getattr(metrics, metric)))
 
 
 def _figures(

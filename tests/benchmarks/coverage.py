@@ -145,7 +145,7 @@ def one_log(data: Path, pool: str, logging: str, seed: int, sessions: int) -> di
                 else:
                     truth = _truth(data, pool, name)
                 evaluation = evaluate(log, candidate, value_usd=TERMS.value_usd)
-                others = evaluation.others()
+                others = evaluation.others
                 row = [evaluation.trust.effective_sample_size]
                 for metric, true in zip(METRICS, truth, strict=True):
                     interval = evaluation.level(metric)

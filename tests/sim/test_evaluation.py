@@ -149,12 +149,27 @@ def test_estimates_are_unbiased(found: dict[str, list[Evaluation]], name: str) -
     """Within 4 standard errors over the logs: a false failure in 16,000."""
     expected = truth(CANDIDATES[name])["utility"]
     robust = np.array([evaluation.candidate.utility.value for evaluation in found[name]])
-    plain = np.array([evaluation.others()["ips"].utility.value for evaluation in found[name]])
+    plain = np.array([evaluation.others["ips"].utility.value for evaluation in found[name]])
     for estimates in (robust, plain):
         assert abs(estimates.mean() - expected) < 4.0 * estimates.std() / np.sqrt(LOGS)
     # Not for ladder:b>c, of which the log holds a handful of sessions with weights of hundreds.
     if name != "ladder:b>c":
         assert np.square(robust - expected).mean() < np.square(plain - expected).mean()
+
+
+@pytest.mark.parametrize("estimator", ["dm", "switch-dr", "dr-shrinkage"])
+def test_intervals_of_what_leans_on_the_model_know_that_it_may_be_wrong(
+    found: dict[str, list[Evaluation]], estimator: str
+) -> None:
+    """By the sessions' spread alone, the negative control, they miss most of the time."""
+    expected = truth("d")["utility"]
+    some = found["always:d"]
+
+    def missed(intervals: list[Interval]) -> int:
+        return sum(not low <= expected <= high for _, low, high in intervals)
+
+    assert missed([e.other(estimator, "utility") for e in some]) <= MOST_MISSES
+    assert missed([e.plain(e.others[estimator].utility) for e in some]) > LOGS / 4
 
 
 def test_the_log_is_trusted_where_it_is_true(found: dict[str, list[Evaluation]]) -> None:
