@@ -49,7 +49,7 @@ from server.store.files import make_directory
 from server.store.lock import DirectoryLock
 from server.store.place import Directory, SharedPlace
 from server.store.protocol import SharedStore, Store
-from server.telemetry.page import Metrics
+from server.telemetry.page import Scrape
 from server.views import Views
 from server.watcher import Watcher
 
@@ -195,7 +195,14 @@ async def _serve(
         inspection = Inspection(data_dir, engine.condemn)
         keeping = Keeping(data_dir)
         doors = Doors(access, config.service.hosts)
-        metrics = Metrics(engine, routers, lambda: reader.last_seq, lambda: health.serving)
+        scrape = Scrape(
+            engine=engine,
+            routers=routers,
+            reader=reader,
+            guard=guard,
+            keeping=keeping,
+            healthy=lambda: health.serving,
+        )
         dashboard = Api(
             doors,
             routing=routing,
@@ -209,7 +216,7 @@ async def _serve(
         )
         routes = [
             *web.health(lambda: health.serving),
-            aiohttp.web.get("/metrics", doors.guarded(metrics.answer)),
+            aiohttp.web.get("/metrics", doors.guarded(scrape.answer)),
             *dashboard.routes(),
         ]
         pages = await web.serve(http.host, http.port, routes, tls=tls.for_http if tls is not None else None)

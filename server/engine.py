@@ -74,9 +74,9 @@ class Engine:
         self._ids = DecisionIds(clock, entropy)
         self._sessions = SessionCache(store, cached_sessions)
         self._shared = Shared(shared, self._sessions, routers) if shared is not None else None
-        self._journal = Journal(store, on_back=self._back)
         self.counts = Counts()
         """What has happened since it was made."""
+        self._journal = Journal(store, on_back=self._back, commits=self.counts.commits)
         self._line: list[tuple[asyncio.Future[None], Sequence[Asked]]] = []
         """Those who wait, and for what."""
         self._waiting = 0
@@ -178,7 +178,7 @@ class Engine:
             return
 
         def ended(error: StoreError | None) -> None:
-            self._ended(round_, callers, error, time.perf_counter() - began)
+            self._ended(round_, callers, error, len(line), time.perf_counter() - began)
 
         if (shared := self._shared) is not None:
             self._journal.commit(lambda: shared.carry_out(round_), ended, alone=False)
@@ -193,7 +193,12 @@ class Engine:
             self._end(round_, callers, None)
 
     def _ended(
-        self, round_: Round, callers: Iterable[asyncio.Future[None]], error: StoreError | None, seconds: float
+        self,
+        round_: Round,
+        callers: Iterable[asyncio.Future[None]],
+        error: StoreError | None,
+        requests: int,
+        seconds: float,
     ) -> None:
         if error is not None:
             self.counts.failed_rounds += 1
@@ -203,7 +208,7 @@ class Engine:
         else:
             self._sessions.trim()
             if round_.events:
-                self.counts.round(round_.happened, len(round_.events), seconds)
+                self.counts.round(round_.happened, requests=requests, events=len(round_.events), seconds=seconds)
                 self._hint()
         self._end(round_, callers, error)
         between, self._between = self._between, []

@@ -2,11 +2,13 @@
 
 import asyncio
 import logging
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 from server.store.errors import StoreDamaged, StoreError, StoreUnavailable
 from server.store.protocol import Store
+from server.telemetry.counts import Histogram
 
 _log = logging.getLogger(__name__)
 
@@ -20,13 +22,15 @@ class Journal:
     work again, and then `on_back()` is called.
     """
 
-    def __init__(self, store: Store, *, on_back: Callable[[], None]) -> None:
+    def __init__(self, store: Store, *, on_back: Callable[[], None], commits: Histogram) -> None:
+        """`commits` is told how long each append took."""
         self.trouble: StoreError | None = None
         """Why the log takes no writes, or None."""
         self.busy = False
         """Whether a commit is under way."""
         self._store = store
         self._on_back = on_back
+        self._commits = commits
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="journal")
         self._recovery: asyncio.Task[None] | None = None
         self._damage: StoreDamaged | None = None
@@ -49,6 +53,7 @@ class Journal:
         done.add_done_callback(lambda tried: self._committed(tried.result(), ended))
 
     def _try(self, append: Callable[[], object]) -> StoreError | None:
+        began = time.perf_counter()
         try:
             append()
         except StoreError as error:
@@ -57,6 +62,7 @@ class Journal:
             # A defect; those who wait are to be told all the same.
             _log.exception("events cannot be appended")
             return StoreUnavailable(str(error))
+        self._commits.add(time.perf_counter() - began)
         return None
 
     def _committed(self, error: StoreError | None, ended: Callable[[StoreError | None], None]) -> None:

@@ -6,6 +6,7 @@ outcome is that of one request after the other.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import NamedTuple
 
 import msgspec
 
@@ -78,6 +79,15 @@ class TakeIn(msgspec.Struct, frozen=True, kw_only=True):
     """The router of that id, which may be new."""
 
 
+class Happening(NamedTuple):
+    """An event of a round."""
+
+    router: str
+    event: Event
+    before: Session | None
+    """Its session as it was before it; None where it had none, or is about none."""
+
+
 class Asked(msgspec.Struct, kw_only=True):
     """A request, and what becomes of it."""
 
@@ -112,8 +122,8 @@ class Round:
     ) -> None:
         """`at_us`: when it all happens, UTC microseconds since 1970. `undoable`: at a price, it can be undone."""
         self.events: list[NewEvent] = []
-        self.happened: list[tuple[str, Event]] = []
-        """Its events but those of another log, by router."""
+        self.happened: list[Happening] = []
+        """Its events but those of another log."""
         self._line = line
         self._store = store
         self._cache = sessions
@@ -271,10 +281,10 @@ class Round:
         session = move.session
         self._begin(move.router, self._at_us)
         for event in move.events:
-            self._log(move.router, event, move.session_id, repeat)
+            self._log(move.router, event, session, move.session_id, repeat)
             repeat = None
             if session is not None and (outage := move.router.observe(session, event, self._at_us)) is not None:
-                self._log(move.router, outage)
+                self._log(move.router, outage, None)
             before, session = session, apply(session, event)
             if session is not None:
                 move.router.keep_pace(self._at_us, before, session)
@@ -291,7 +301,9 @@ class Round:
             self._routers[router.id] = router
             router.created_us = at_us
 
-    def _log(self, router: Router, event: Event, session_id: str = "", repeat: Repeat | None = None) -> None:
+    def _log(
+        self, router: Router, event: Event, before: Session | None, session_id: str = "", repeat: Repeat | None = None
+    ) -> None:
         recorded = record.encode(event, salt=self._entropy(record.SALT_BYTES))
         self.events.append(
             NewEvent(
@@ -306,7 +318,7 @@ class Round:
                 private=recorded.private,
             )
         )
-        self.happened.append((router.id, event))
+        self.happened.append(Happening(router.id, event, before))
         router.apply(event)
 
     def _take_in(self, asked: Asked, taking: TakeIn) -> None:

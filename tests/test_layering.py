@@ -24,7 +24,7 @@ ONE_PLACE = {
     "psycopg": {"server/store/postgres/connection.py"},
     "matplotlib": {"sim/canvas.py", "sim/plots.py", "sim/flow_plot.py", "sim/replay_plots.py"},
     "PIL": {"sim/canvas.py"},
-    "prometheus_client": {"server/telemetry/page.py"},
+    "prometheus_client": {"server/telemetry/families.py", "server/telemetry/page.py"},
     "duckdb": {"sim/duck.py", "server/archive.py"},
 }
 """Outside things and the modules that may import them."""

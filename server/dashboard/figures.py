@@ -40,6 +40,29 @@ def overview(ledger: Ledger, span: str, now_us: int, *, arms: Sequence[str], bas
     }
 
 
+def standing(ledger: Ledger) -> Json:
+    """What all sessions of a router come to, as sums: how many stand how, and how attempts went by arm."""
+    whole = Sums()
+    for sums in ledger.steps("all", 0).values():
+        whole.add(sums)
+    return {
+        **{name: round(whole.whole(name)) for name in ("sessions", "open", "told", "billed", "closed")},
+        "cost_usd": whole.whole("cost_usd"),
+        "arms": [
+            {
+                "arm": arm,
+                "success": _compared(whole.errors(i, dollars=False)),
+                "cost_usd": _compared(whole.errors(i, dollars=True)),
+            }
+            for i, arm in enumerate(ledger.arms)
+        ],
+    }
+
+
+def _compared(errors: Errors) -> Json:
+    return {"attempts": round(errors.attempts), "foretold": errors.foretold, "real": errors.real}
+
+
 def _totals(sums: Sums) -> Json:
     names = ("sessions", "open", "escalated", "exhausted", "closed", "told", "billed", "attempts")
     return {

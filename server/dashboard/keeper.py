@@ -48,7 +48,7 @@ class Question(msgspec.Struct, frozen=True, kw_only=True):
 
     number: int
     what: str
-    """`overview`, `decisions`, `open` or `shadows`."""
+    """`overview`, `standing`, `decisions`, `open` or `shadows`."""
     router: str = ""
     range: str = ""
     arms: tuple[str, ...] = ()
@@ -75,6 +75,8 @@ class Keeper:
             case "overview" if ledger is not None:
                 now_us = int(self._clock() * 1e6)
                 found = figures.overview(ledger, question.range, now_us, arms=question.arms, baseline=question.baseline)
+            case "standing" if ledger is not None:
+                found = figures.standing(ledger)
             case "decisions" if ledger is not None:
                 rows = (
                     self._decision(question.router, seq) for seq in list(ledger.decisions)[: -question.most - 1 : -1]

@@ -1,144 +1,193 @@
-"""`GET /metrics`: the counts, and how things stand when asked, in the text format of Prometheus."""
+"""`GET /metrics`: the counts, and how things stand when asked."""
 
-import asyncio
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import suppress
+import platform
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from importlib import metadata
+from typing import TypeAlias, get_args
 
 from aiohttp import web
-from prometheus_client import CollectorRegistry, ProcessCollector, generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
-from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4 as CONTENT_TYPE
 from prometheus_client.metrics_core import Metric
 
+from bandit.evidence import Conclusion
 from server.auth.access import calling
 from server.auth.grants import Scope
+from server.dashboard.keeping import Keeping
 from server.engine import Engine
+from server.guard import Guard
 from server.routers import Router
-from server.store.errors import StoreError
-from server.telemetry.counts import SECONDS, Spans
+from server.store.protocol import EventReader
+from server.telemetry.counts import Counts
+from server.telemetry.families import CONTENT_TYPE, Page, counter, gauge, histogram
+from server.telemetry.standing import Books, Standing, gather
+
+Metrics: TypeAlias = Iterator[Metric]
+
+_ROUTER = ("router",)
 
 
-class Metrics:
-    """Collects what there is to tell; a collector of `prometheus_client`."""
+class Scrape:
+    """Answers whoever scrapes."""
 
     def __init__(
         self,
+        *,
         engine: Engine,
         routers: Mapping[str, Router],
-        last_seq: Callable[[], int],
+        reader: EventReader,
+        guard: Guard,
+        keeping: Keeping,
         healthy: Callable[[], bool],
     ) -> None:
-        """`last_seq` tells the log's last event, from a thread of its own, and may raise StoreError."""
         self._engine = engine
         self._routers = routers
-        self._last_seq = last_seq
+        self._reader = reader
+        self._guard = guard
+        self._keeping = keeping
         self._healthy = healthy
-        self._last = 0
-        self._registry = CollectorRegistry()
-        self._registry.register(self)
-        ProcessCollector(registry=self._registry)
+        self._page = Page()
+        self._build = metadata.version("pointsman"), platform.python_version()
 
     async def answer(self, _: web.Request) -> web.Response:
         """Answers a request of a caller who may read every router. Raises Forbidden."""
         calling.get().require(Scope.READ, None)
-        with suppress(StoreError):
-            self._last = await asyncio.to_thread(self._last_seq)
-        return web.Response(body=generate_latest(self._registry), headers={"Content-Type": CONTENT_TYPE})
-
-    def collect(self) -> Iterator[Metric]:
-        """Every family."""
-        yield from self._decided()
-        yield from self._told()
-        yield from self._served()
-        yield from self._stands()
-
-    def _decided(self) -> Iterator[Metric]:
-        counts = self._engine.counts
-        yield _counter("decisions", "Attempts begun.", ("router", "arm", "reason"), counts.decisions.items())
-        about = "Entropy of the lotteries that arms were drawn by, in nats, over all decisions."
-        yield _counter("decision_entropy_nats", about, ("router",), _keyed(counts.entropy))
-        about = "Success that was foretold of the arms taken, over all decisions."
-        yield _counter("foretold_success", about, ("router",), _keyed(counts.foretold_success))
-        about = "Dollars that were foretold of the arms taken, over all decisions."
-        yield _counter("foretold_usd", about, ("router",), _keyed(counts.foretold_usd))
-        escalated = [((*key[:2], _truth(key[2])), n) for key, n in counts.escalations.items()]
-        yield _counter("escalations", "Attempts left.", ("router", "reason", "exhausted"), escalated)
-
-    def _told(self) -> Iterator[Metric]:
-        counts = self._engine.counts
-        yield _counter("advice", "Progress reports, by what was advised.", ("router", "action"), counts.advice.items())
-        rewards = [((router, _truth(final)), n) for (router, final), n in counts.rewards.items()]
-        yield _counter("rewards", "Rewards taken, corrections included.", ("router", "final"), rewards)
-        about = "Rewards that told a success, and what they told."
-        yield _counter("success_told", about, ("router",), _keyed(counts.success_told))
-        yield _counter("success", about, ("router",), _keyed(counts.success))
-
-    def _served(self) -> Iterator[Metric]:
-        counts = self._engine.counts
-        yield _counter("events", "Events made durable.", (), [((), counts.events)])
-        rounds = HistogramMetricFamily(
-            "pointsman_round_seconds", "From the beginning of a round of requests until its events were durable."
-        )
-        _add(rounds, (), counts.rounds)
-        yield rounds
-        yield _counter("failed_rounds", "Rounds whose events may be lost.", (), [((), counts.failed_rounds)])
-        calls = HistogramMetricFamily("pointsman_call_seconds", "Calls of single requests.", labels=("method",))
-        for method, spans in counts.calls.items():
-            _add(calls, (method,), spans)
-        yield calls
-        yield _counter("refused_calls", "Calls that ended with an error.", ("method", "code"), counts.refused.items())
-
-    def _stands(self) -> Iterator[Metric]:
-        routers = self._routers
-        yield _gauge("serving", "Whether requests are taken.", (), [((), float(self._healthy()))])
-        yield _gauge("log_last_sequence", "The last event of the log.", (), [((), self._last)])
-        learned = [((router.id,), router.learned_seq) for router in routers.values()]
-        yield _gauge("learned_sequence", "The last event that the epoch in force knows of.", ("router",), learned)
-        epochs = [((each.id,), each.vintage.epoch) for each in routers.values() if each.vintage is not None]
-        yield _gauge("epoch", "The epoch in force.", ("router",), epochs)
+        standing = await gather(self._routers, self._reader, self._keeping)
+        routers = [router for router in self._routers.values() if router.configuration.settings is not None]
         now_us = self._engine.now_us()
-        prices = [((router.id,), router.budget_price(now_us)) for router in routers.values() if router.has_budget]
-        yield _gauge("budget_price", "What a dollar counts as, to keep the budget; 0: as one.", ("router",), prices)
-        canaries = [((each.id,), float(each.configuration.canary is not None)) for each in routers.values()]
-        yield _gauge("canary", "Whether a policy is tried on a share of new sessions.", ("router",), canaries)
-        down = [
-            ((router.id, arm.id), float(arm.id in out))
-            for router in routers.values()
-            for out in [router.configuration.unavailable(now_us)]
-            for arm in router.configuration.arms
+        told = self._page.of(
+            (
+                *_happened(self._engine.counts),
+                *self._stands(standing),
+                *_learned(routers, standing),
+                *_settings(routers, now_us),
+                *self._trials(routers),
+                *_came_to(standing.books),
+            )
+        )
+        return web.Response(body=told, headers={"Content-Type": CONTENT_TYPE})
+
+    def _stands(self, standing: Standing) -> Metrics:
+        yield gauge("build_info", "What is running.", ("version", "python"), [(self._build, 1.0)])
+        yield gauge("serving", "Whether requests are taken.", (), [((), float(self._healthy()))])
+        if standing.last_seq is not None:
+            yield gauge("log_last_sequence", "The last event of the log.", (), [((), standing.last_seq)])
+
+    def _trials(self, routers: Iterable[Router]) -> Metrics:
+        running = {router.id: router.configuration.canary for router in routers}
+        tried = [((router,), float(canary is not None)) for router, canary in running.items()]
+        yield gauge("canary", "Whether a policy is tried on a share of new sessions.", _ROUTER, tried)
+        trials = {
+            router: trial
+            for router, canary in running.items()
+            if canary is not None and (trial := self._guard.trial(router, canary.version)) is not None
+        }
+        sessions = [
+            ((router, side), n)
+            for router, trial in trials.items()
+            for side, n in (
+                ("canary", trial.evidence.canary_sessions),
+                ("live", trial.evidence.live_sessions),
+                ("waiting", trial.waiting),
+            )
         ]
-        yield _gauge("arm_down", "Whether an arm is out of service.", ("router", "arm"), down)
+        about = "Sessions of its trial: those that count, by who decided, and those that do not count yet."
+        yield gauge("canary_sessions", about, ("router", "side"), sessions)
+        verdicts = [
+            ((router, conclusion), float(trial.verdict.conclusion == conclusion))
+            for router, trial in trials.items()
+            for conclusion in get_args(Conclusion)
+        ]
+        yield gauge("canary_verdict", "1 at what its evidence says.", ("router", "verdict"), verdicts)
 
 
-def _keyed(by_router: Mapping[str, float]) -> Iterator[tuple[tuple[str], float]]:
-    return (((router,), value) for router, value in by_router.items())
+def _happened(counts: Counts) -> Metrics:
+    yield counter("decisions", "Attempts begun.", ("router", "arm", "reason"), counts.decisions.items())
+    about = "Entropy of the lotteries that arms were drawn by, in nats, over all decisions."
+    yield counter("decision_entropy_nats", about, _ROUTER, (((router,), n) for router, n in counts.entropy.items()))
+    escalated = (((*key[:2], _truth(key[2])), n) for key, n in counts.escalations.items())
+    yield counter("escalations", "Attempts left.", ("router", "reason", "exhausted"), escalated)
+    yield counter("advice", "Progress reports, by what was advised.", ("router", "action"), counts.advice.items())
+    rewards = (((router, came, _truth(final)), n) for (router, came, final), n in counts.rewards.items())
+    about = "Rewards taken: in time, late (after their session was closed for want of them), or as corrections."
+    yield counter("rewards", about, ("router", "came", "final"), rewards)
+    yield counter("events", "Events made durable.", (), [((), counts.events)])
+    about = "Seconds from the beginning of a round of requests until its events were durable."
+    yield histogram("round_seconds", about, (), [((), counts.rounds)])
+    yield histogram("round_requests", "Requests of a round.", (), [((), counts.requests)])
+    about = "Seconds until the store had made a round's events durable."
+    yield histogram("commit_seconds", about, (), [((), counts.commits)])
+    yield counter("failed_rounds", "Rounds whose events may be lost.", (), [((), counts.failed_rounds)])
+    calls = (((method,), seconds) for method, seconds in counts.calls.items())
+    yield histogram("call_seconds", "Seconds that calls of single requests took.", ("method",), calls)
+    yield counter("refused_calls", "Calls that ended with an error.", ("method", "code"), counts.refused.items())
+
+
+def _learned(routers: Sequence[Router], standing: Standing) -> Metrics:
+    learned = [((router.id,), router.learned_seq) for router in routers]
+    yield gauge("learned_sequence", "The last event that the epoch in force knows of.", _ROUTER, learned)
+    times = [((router,), at_us / 1e6) for router, at_us in standing.learned_us.items()]
+    yield gauge("learned_timestamp_seconds", "When that event happened.", _ROUTER, times)
+    epochs = [((router.id,), router.vintage.epoch) for router in routers if router.vintage is not None]
+    yield gauge("epoch", "The epoch in force.", _ROUTER, epochs)
+
+
+def _settings(routers: Sequence[Router], now_us: int) -> Metrics:
+    modes, budgets, prices, spent, down = [], [], [], [], []
+    for router in routers:
+        settings, key = router.configuration.settings, (router.id,)
+        assert settings is not None, "who asks leaves others out"
+        modes.append(((router.id, settings.mode.value), 1.0))
+        objective = settings.objective
+        if objective.budget_usd is not None:
+            budgets.append((key, objective.budget_usd))
+            prices.append((key, router.pace.price(objective, now_us)))
+            spent.append((key, router.pace.spent(objective, now_us) or 0.0))
+        out = router.configuration.unavailable(now_us)
+        down += [((router.id, arm.id), float(arm.id in out)) for arm in router.configuration.arms]
+    yield gauge("mode", "1 at who decides, and whether it learns.", ("router", "mode"), modes)
+    yield gauge("budget_usd", "Dollars that a period's spending is to be.", _ROUTER, budgets)
+    yield gauge("budget_price", "What a dollar counts as beyond itself, to keep the budget.", _ROUTER, prices)
+    yield gauge("budget_spent_usd", "Dollars spent in the running period.", _ROUTER, spent)
+    yield gauge("arm_down", "Whether an arm is out of service.", ("router", "arm"), down)
+
+
+def _came_to(books: Mapping[str, Books]) -> Metrics:
+    """What all sessions of the log have come to. A correction may make these smaller, so they are gauges."""
+    yield gauge("books_sequence", "The last event that is in the sums below.", _ROUTER, _each(books, "read"))
+    states = [
+        ((router, state), float(n))
+        for router, of in books.items()
+        for state, n in (
+            ("open", of.open),
+            ("told", of.told),
+            ("closed", of.closed),
+            ("untold", of.sessions - of.open - of.told),
+        )
+    ]
+    about = "Sessions: open, ended with their success told or untold; closed: of these, ended for want of a reward."
+    yield gauge("sessions", about, ("router", "state"), states)
+    yield gauge(
+        "spent_usd",
+        "Dollars of all sessions that have ended and whose dollars are known.",
+        _ROUTER,
+        _each(books, "cost_usd"),
+    )
+    for figure, unit in (("success", "success"), ("cost_usd", "dollars")):
+        for name, about in (
+            ("attempts", f"Attempts of which {unit} was foretold and is known."),
+            ("foretold", "What was foretold of these, all together."),
+            ("real", "What came of these, all together."),
+        ):
+            values = [
+                ((router, arm.arm), float(getattr(getattr(arm, figure), name)))
+                for router, of in books.items()
+                for arm in of.arms
+            ]
+            yield gauge(f"{figure}_{name}", about, ("router", "arm"), values)
+
+
+def _each(books: Mapping[str, Books], name: str) -> list[tuple[tuple[str], float]]:
+    return [((router,), float(getattr(of, name))) for router, of in books.items()]
 
 
 def _truth(value: bool) -> str:
     return "true" if value else "false"
-
-
-def _counter(
-    name: str, about: str, labels: tuple[str, ...], values: Iterable[tuple[tuple[str, ...], float]]
-) -> CounterMetricFamily:
-    family = CounterMetricFamily(f"pointsman_{name}", about, labels=labels)
-    for key, value in values:
-        family.add_metric(key, value)
-    return family
-
-
-def _gauge(
-    name: str, about: str, labels: tuple[str, ...], values: Iterable[tuple[tuple[str, ...], float]]
-) -> GaugeMetricFamily:
-    family = GaugeMetricFamily(f"pointsman_{name}", about, labels=labels)
-    for key, value in values:
-        family.add_metric(key, value)
-    return family
-
-
-def _add(family: HistogramMetricFamily, labels: tuple[str, ...], spans: Spans) -> None:
-    buckets, total = [], 0
-    for upto, n in zip((*map(str, SECONDS), "+Inf"), spans.buckets, strict=True):
-        total += n
-        buckets.append((upto, total))
-    family.add_metric(labels, buckets, spans.seconds)
