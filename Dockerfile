@@ -7,7 +7,7 @@ COPY bandit bandit
 COPY server server
 COPY sim sim
 RUN python -m venv /opt/pointsman \
- && /opt/pointsman/bin/pip install --no-cache-dir --constraint requirements.lock '.[postgres]'
+ && /opt/pointsman/bin/pip install --no-cache-dir --constraint requirements.lock '.[otel,postgres]'
 
 FROM python:3.12-slim
 RUN useradd --system --home-dir /data --uid 10001 pointsman && install --directory --mode 700 --owner pointsman /data

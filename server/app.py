@@ -7,6 +7,7 @@ import logging
 import signal
 import sys
 import time
+from collections.abc import Iterable
 from contextlib import AsyncExitStack, ExitStack
 from pathlib import Path
 from typing import NamedTuple
@@ -218,6 +219,7 @@ async def _serve(
             *web.health(lambda: health.serving),
             aiohttp.web.get("/metrics", doors.guarded(scrape.answer)),
             *dashboard.routes(),
+            *_receiving(engine, routing, doors, admission, config),
         ]
         pages = await web.serve(http.host, http.port, routes, tls=tls.for_http if tls is not None else None)
         closing.push_async_callback(pages.close)
@@ -258,6 +260,26 @@ async def _serve(
         await health.tell(False)
         events.drain()
         await server.stop(_DRAIN_SECONDS)
+
+
+def _receiving(
+    engine: Engine, routing: Routing, doors: Doors, admission: Admission, config: Config
+) -> Iterable[aiohttp.web.AbstractRouteDef]:
+    """Where evaluations come in, if what that needs is installed."""
+    try:
+        from server.telemetry import otlp
+    except ModuleNotFoundError as error:
+        if not (error.name or "").startswith("opentelemetry"):
+            raise
+        return
+    receiver = otlp.Receiver(
+        engine,
+        routing.rewarding,
+        bound=admission.requests,
+        limits=config.limits,
+        ranges=config.telemetry.evaluations,
+    )
+    yield aiohttp.web.post(otlp.PATH, doors.for_programs(receiver.answer))
 
 
 def _access(config: Config, data_dir: Path) -> Access:

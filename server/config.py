@@ -1,5 +1,6 @@
 """`pointsman.toml`: what an operator may set, with a default for everything; what is wrong is named with its line."""
 
+import math
 import re
 from collections.abc import Iterator, Sequence
 from importlib import resources
@@ -107,6 +108,19 @@ class Security(keys.Strict, frozen=True, kw_only=True):
         _require_once("security.clients[{}].name", [client.name for client in self.clients])
 
 
+class Telemetry(keys.Strict, frozen=True, kw_only=True):
+    """What the service tells others of its work, and hears from them, by way of OpenTelemetry."""
+
+    evaluations: dict[_Id, tuple[float, float]] = msgspec.field(default_factory=lambda: {"success": (0.0, 1.0)})
+    """By the names of evaluations that tell success: the score that is none, and the one that is all of it."""
+
+    def require_sound(self) -> None:
+        """Raises InvalidInput."""
+        for name, (least, most) in self.evaluations.items():
+            if not (math.isfinite(least) and math.isfinite(most)) or least == most:
+                raise InvalidInput(f"telemetry.evaluations.{name}", "must be two different numbers")
+
+
 class _Figure(keys.Strict, frozen=True, kw_only=True):
     category: _Id | None = None
     success_rate: keys.Share
@@ -204,6 +218,7 @@ class _File(keys.Strict, frozen=True, kw_only=True):
     limits: Limits = Limits()
     retention: Retention = Retention()
     security: Security = Security()
+    telemetry: Telemetry = Telemetry()
     router: _Router | None = None
     routers: tuple[_Router, ...] = ()
     arms: tuple[_Arm, ...] = ()
@@ -230,6 +245,7 @@ class Config(msgspec.Struct, frozen=True, kw_only=True):
     limits: Limits
     retention: Retention
     security: Security
+    telemetry: Telemetry
     routers: tuple[Configured, ...]
     bundled: bool
     """Nobody configured anything: the routers are a proposal for an empty log, and change nothing in another."""
@@ -255,6 +271,7 @@ def parse(text: str, name: str, *, bundled: bool = False) -> Config:
         file = keys.loads(text, _File)
         routers = _routers(file)
         file.security.require_whole()
+        file.telemetry.require_sound()
     except InvalidInput as error:
         place = source.place(error.field)
         raise ConfigError(f"{place}: {error}" if error.field else f"{place}: {error.why}") from error
@@ -264,6 +281,7 @@ def parse(text: str, name: str, *, bundled: bool = False) -> Config:
         limits=file.limits,
         retention=file.retention,
         security=file.security,
+        telemetry=file.telemetry,
         routers=routers,
         bundled=bundled,
     )

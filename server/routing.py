@@ -89,12 +89,19 @@ class Routing(routing_pb2_grpc.RoutingServicer):
 
     async def Reward(self, request: pb.RewardRequest, context: _Context) -> pb.RewardResponse:
         """See the proto."""
-        repeat = self._requests.repeat("Reward", request)
-        accepted = await self._engine.answer(
-            repeat, lambda: self._engine.reward(self._requests.reward(request)), _session(request)
-        )
+        asked = self.rewarding(request)
+        await self._engine.answer_all([asked])
+        accepted = reply_of(asked)
         assert isinstance(accepted, Accepted)
         return pb.RewardResponse(accepted_revision=accepted.revision)
+
+    def rewarding(self, request: pb.RewardRequest) -> Asked:
+        """What a Reward asks of the engine. Raises InvalidInput."""
+        return Asked(
+            repeat=self._requests.repeat("Reward", request),
+            case=lambda: self._engine.reward(self._requests.reward(request)),
+            session=_session(request),
+        )
 
     async def GetSession(self, request: pb.GetSessionRequest, context: _Context) -> pb.GetSessionResponse:
         """See the proto."""

@@ -10,6 +10,7 @@ import hashlib
 import hmac
 import ipaddress
 import logging
+import math
 import secrets
 import time
 from collections import OrderedDict
@@ -23,6 +24,7 @@ from aiohttp import web
 from bandit.errors import PointsmanError
 from server.auth.access import Access, Caller, Unauthenticated, calling
 from server.auth.certificates import names_of_peer
+from server.overload import Overloaded
 from server.status import status_of
 from server.store.errors import StoreError
 from server.web import Handler
@@ -88,13 +90,26 @@ class Doors:
                 if known:
                     calling.set(self.caller(request))
                 response = await handler(request)
-            except Refused as refusal:
-                response = web.json_response({"message": str(refusal)}, status=refusal.status)
-            except (PointsmanError, StoreError) as error:
-                status = status_of(error)
-                response = web.json_response({"message": status.message}, status=_HTTP.get(status.code, 500))
+            except (Refused, PointsmanError, StoreError) as error:
+                response = _refusal(error)
             response.headers.update(_HEADERS)
             return response
+
+        return answer
+
+    def for_programs(self, handler: Handler) -> Handler:
+        """The handler behind doors for programs: what a browser sends for a page is refused, and a cookie makes nobody
+        known."""
+
+        async def answer(request: web.Request) -> web.StreamResponse:
+            try:
+                self._require_host(request)
+                if "Origin" in request.headers or "Sec-Fetch-Site" in request.headers:
+                    raise Refused(403, "this is not for browsers")
+                calling.set(self._access.anybody or self._shown(request))
+                return await handler(request)
+            except (Refused, PointsmanError, StoreError) as error:
+                return _refusal(error)
 
         return answer
 
@@ -133,6 +148,9 @@ class Doors:
         session = self._sessions.get(request.cookies.get(COOKIE, ""))
         if session is not None and session.ends > time.monotonic() and self._access.still_knows(session.caller):
             return session.caller
+        return self._shown(request)
+
+    def _shown(self, request: web.Request) -> Caller:
         given = request.headers.getall("Authorization", [])
         names = names_of_peer(request.get_extra_info("peercert"))
         if len(given) > 1:
@@ -179,6 +197,16 @@ async def body(request: web.Request, kind: type[_Kind]) -> _Kind:
         return msgspec.json.decode(await request.read(), type=kind)
     except msgspec.MsgspecError as error:
         raise Refused(400, str(error)) from error
+
+
+def _refusal(error: Exception) -> web.Response:
+    if isinstance(error, Refused):
+        return web.json_response({"message": str(error)}, status=error.status)
+    status = status_of(error)
+    response = web.json_response({"message": status.message}, status=_HTTP.get(status.code, 500))
+    if isinstance(error, Overloaded):
+        response.headers["Retry-After"] = str(math.ceil(error.retry_seconds))
+    return response
 
 
 def _is_address(host: str) -> bool:

@@ -1,5 +1,6 @@
 """The real server, run as a process."""
 
+import json
 import os
 import re
 import signal
@@ -14,6 +15,7 @@ import grpc
 import pytest
 
 from pointsman.v1 import admin_pb2, admin_pb2_grpc, events_pb2_grpc, routing_pb2_grpc
+from server.cli import main
 
 UNIFORM = """
 [router]
@@ -118,3 +120,30 @@ def server(serving: Serve, tmp_path_factory: pytest.TempPathFactory) -> Server:
 @pytest.fixture(scope="session", autouse=True)
 def _children_find_the_rooms() -> None:
     os.environ["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
+
+
+class Tokens:
+    """`pointsman tokens` on a data directory."""
+
+    def __init__(self, data_dir: Path) -> None:
+        self.data_dir = data_dir
+
+    def __call__(self, *arguments: str) -> dict:
+        """A command's answer as JSON."""
+        out = self.data_dir.with_name("answer.json")
+        assert main(["tokens", *arguments, "--data-dir", str(self.data_dir), "--json", str(out)]) == 0
+        return json.loads(out.read_text())
+
+    def create(self, *scopes: str, routers: tuple[str, ...] = (), flags: tuple[str, ...] = ()) -> str:
+        """A new token."""
+        given = [argument for scope in scopes for argument in ("--scope", scope)]
+        given += [argument for router in routers for argument in ("--router", router)]
+        return self("create", "somebody", *given, *flags)["token"]
+
+    def revoke(self, token: str) -> None:
+        self("revoke", token.split("_")[1])
+
+
+@pytest.fixture(scope="session")
+def tokens_of() -> type[Tokens]:
+    return Tokens

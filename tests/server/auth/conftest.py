@@ -1,13 +1,10 @@
-"""Tokens and certificates of a small organisation."""
+"""Certificates of a small organisation."""
 
-import json
 import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
-
-from server.cli import main
 
 
 class Certificates:
@@ -40,30 +37,3 @@ def certificates(tmp_path_factory: pytest.TempPathFactory) -> Certificates:
     if shutil.which("openssl") is None:
         pytest.skip("no openssl to make certificates with")
     return Certificates(tmp_path_factory.mktemp("certificates"))
-
-
-class Tokens:
-    """`pointsman tokens` on a data directory."""
-
-    def __init__(self, data_dir: Path) -> None:
-        self.data_dir = data_dir
-
-    def __call__(self, *arguments: str) -> dict:
-        """A command's answer as JSON."""
-        out = self.data_dir.with_name("answer.json")
-        assert main(["tokens", *arguments, "--data-dir", str(self.data_dir), "--json", str(out)]) == 0
-        return json.loads(out.read_text())
-
-    def create(self, *scopes: str, routers: tuple[str, ...] = (), flags: tuple[str, ...] = ()) -> str:
-        """A new token."""
-        given = [argument for scope in scopes for argument in ("--scope", scope)]
-        given += [argument for router in routers for argument in ("--router", router)]
-        return self("create", "somebody", *given, *flags)["token"]
-
-    def revoke(self, token: str) -> None:
-        self("revoke", token.split("_")[1])
-
-
-@pytest.fixture(scope="session")
-def tokens_of() -> type[Tokens]:
-    return Tokens
