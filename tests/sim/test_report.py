@@ -128,7 +128,7 @@ def test_a_world_that_changes_has_a_report(tmp_path: Path) -> None:
 
 def test_the_command_of_the_readme_has_a_report(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     readme = (Path(__file__).resolve().parents[2] / "README.md").read_text(encoding="utf-8")
-    (command,) = re.findall(r"^\.venv/bin/pointsman (simulate (?:.*\\\n)*.*)$", readme, re.MULTILINE)
+    (command,) = re.findall(r"^\.venv/bin/pointsman (simulate --outcomes outcomes.csv (?:.*\\\n)*.*)$", readme, re.M)
     words = shlex.split(command.replace("\\\n", " ").replace("--seeds 20", "--seeds 1"))
     outcomes(tmp_path, ("a", "b"))
     (tmp_path / "tasks.csv").write_text("task_id,size\n" + "".join(f"t{i},{i % 5}\n" for i in range(12)))
