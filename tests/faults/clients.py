@@ -35,6 +35,7 @@ from tests.faults.history import (
     Select,
 )
 from tests.faults.model import ARMS, MOST_FAILURES
+from tests.faults.trial import require
 
 _NOBODY_KNOWS = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED, grpc.StatusCode.CANCELLED)
 _AT_ONCE = 6
@@ -42,6 +43,8 @@ _AT_ONCE = 6
 _CALLS = 14
 """Of a session, before another takes its place."""
 _SECONDS = 5.0
+_PATIENCE_SECONDS = 60.0
+"""No fault lasts so long."""
 
 
 @dataclass
@@ -136,7 +139,9 @@ class Clients:
     async def _until_answered(
         self, routing: routing_pb2_grpc.RoutingStub, session: str, asked: Asked, key: str
     ) -> Answer:
+        ends = time.monotonic() + _PATIENCE_SECONDS
         while True:
+            require(time.monotonic() < ends, f"{asked} of {session} is never answered")
             answer = await self._call(routing, session, asked, key, _SECONDS, waiting=True)
             if answer is not None:
                 return answer
