@@ -20,6 +20,7 @@ COMPOSES = {"server/cli.py": {"sim"}}
 
 ONE_PLACE = {
     "vowpalwabbit": {"bandit/vw.py"},
+    "litellm": {"proto/pointsman/litellm.py"},
     "sqlite3": {"server/store/database.py"},
     "psycopg": {"server/store/postgres/connection.py"},
     "matplotlib": {"sim/canvas.py", "sim/plots.py", "sim/flow_plot.py", "sim/replay_plots.py"},
@@ -37,6 +38,8 @@ IMPURE_ALLOWED = {"bandit/vw.py"}
 
 CLIENT_NEEDS = {"grpc", "google", "pointsman"}
 """Outside the standard library, all that an agent has to install."""
+CLIENT_EXTRAS = {"proto/pointsman/litellm.py": {"litellm"}}
+"""What only those have to install who import the module; no other module of ours does."""
 
 
 def modules() -> Iterator[tuple[str, str, ast.Module]]:
@@ -86,8 +89,16 @@ def test_the_client_needs_little() -> None:
     needed: set[str] = set()
     for room, path, tree in ALL:
         if room == "pointsman" and "_pb2" not in path:
-            needed |= imported(tree) - set(sys.stdlib_module_names)
+            needed |= imported(tree) - set(sys.stdlib_module_names) - CLIENT_EXTRAS.get(path, set())
     assert needed <= CLIENT_NEEDS
+
+
+def test_nobody_has_to_install_what_is_an_extra() -> None:
+    extras = {path.removeprefix("proto/").removesuffix(".py").replace("/", ".") for path in CLIENT_EXTRAS}
+    for _, path, tree in ALL:
+        whole = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
+        whole |= {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
+        assert not whole & extras, path
 
 
 def test_the_root_holds_only_what_is_expected() -> None:
