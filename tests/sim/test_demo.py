@@ -60,13 +60,12 @@ def test_an_arm_without_figures_is_named() -> None:
 def test_whoever_wants_to_look_finds_the_dashboard_until_the_demo_is_ended() -> None:
     command = [sys.executable, "-m", "server.cli", "demo", "--serve", "--sessions", "20", "--agents", "4"]
     environment = {**os.environ, "COLUMNS": "200"}
-    demo = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
-    assert demo.stdout is not None
-    page = next(found[1] for line in demo.stdout if (found := re.search(r"dashboard is at (http://\S+/)", line)))
-    with urllib.request.urlopen(page, timeout=10) as answer:
-        assert b"Pointsman" in answer.read()
-    demo.send_signal(signal.SIGTERM)
-    assert demo.wait(60) == 0
-    demo.stdout.close()
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as demo:
+        assert demo.stdout is not None
+        page = next(found[1] for line in demo.stdout if (found := re.search(r"dashboard is at (http://\S+/)", line)))
+        with urllib.request.urlopen(page, timeout=10) as answer:
+            assert b"Pointsman" in answer.read()
+        demo.send_signal(signal.SIGTERM)
+        assert demo.wait(60) == 0
     with pytest.raises(OSError):
         urllib.request.urlopen(page, timeout=10)

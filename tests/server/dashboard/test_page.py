@@ -13,7 +13,7 @@ import pytest
 
 from pointsman.v1 import admin_pb2
 from pointsman.v1 import routing_pb2 as pb
-from tests.server.auth.conftest import Tokens
+from tests.server.conftest import Tokens
 from tests.server.dashboard.conftest import TWO_ROUTERS, live
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
