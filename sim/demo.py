@@ -92,13 +92,27 @@ def run(args: argparse.Namespace) -> int:
     """Runs the demo; 0 where every session was brought to its end."""
     # The server is to end with this, however it is told to.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    with _server() as (target, page):
+        try:
+            asyncio.run(_play(args, target, page))
+        except asyncio.CancelledError:
+            raise KeyboardInterrupt from None
+    return 0
+
+
+async def _play(args: argparse.Namespace, target: str, page: str) -> None:
+    """All that talks to the server, in one event loop. Signals cancel it: what they raise amid grpc's own code, or a
+    second loop beside what the first left there, has corrupted its memory."""
+    loop, playing = asyncio.get_running_loop(), asyncio.current_task()
+    assert playing is not None
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, playing.cancel)
     to_stdout = args.json == "-"
     console = Console(stderr=to_stdout)
-    with _server() as (target, page):
+    async with AsyncClient(target, timeout_seconds=30.0) as client:
         started = time.monotonic()
-        world, ledger = asyncio.run(_drive(target, args.sessions, args.agents, args.seed, console))
-        seconds = time.monotonic() - started
-        result = _result(world, ledger, seconds)
+        world, ledger = await _drive(client, args.sessions, args.agents, args.seed, console)
+        result = _result(world, ledger, time.monotonic() - started)
         _show(result, console)
         if args.json:
             text = json.dumps(result, indent=2)
@@ -107,10 +121,9 @@ def run(args: argparse.Namespace) -> int:
             else:
                 Path(args.json).write_text(text + "\n")
         if args.serve:
-            console.print(f"\nThe dashboard is at [bold]http://{page}/[/], gRPC at {target}. Ctrl-C ends both.")
-            with suppress(KeyboardInterrupt):
-                asyncio.run(_go_on(target, world, args.agents, args.seed))
-    return 0
+            with suppress(asyncio.CancelledError):
+                console.print(f"\nThe dashboard is at [bold]http://{page}/[/], gRPC at {target}. Ctrl-C ends both.")
+                await _go_on(client, world, args.agents, args.seed)
 
 
 @contextmanager
@@ -135,43 +148,42 @@ def _server() -> Iterator[tuple[str, str]]:
             process.wait(_STOP_SECONDS)
 
 
-async def _drive(target: str, sessions: int, agents: int, seed: int, console: Console) -> tuple[Table, Ledger]:
+async def _drive(client: AsyncClient, sessions: int, agents: int, seed: int, console: Console) -> tuple[Table, Ledger]:
     """Brings every session to its end, `agents` at a time, and shows how it goes."""
     ledger = Ledger()
-    async with AsyncClient(target, timeout_seconds=30.0) as client:
-        world = fleet.world([_arm(arm) for arm in await client.list_arms()], n_tasks=sessions, seed=seed)
-        best = int(np.argmax(world.success.mean(axis=0)))
-        queue = iter(range(sessions))
-        columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total} sessions"))
-        with Progress(*columns, TimeRemainingColumn(), console=console) as progress:
-            bar = progress.add_task("starting", total=sessions)
+    world = fleet.world([_arm(arm) for arm in await client.list_arms()], n_tasks=sessions, seed=seed)
+    best = int(np.argmax(world.success.mean(axis=0)))
+    queue = iter(range(sessions))
+    columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total} sessions"))
+    with Progress(*columns, TimeRemainingColumn(), console=console) as progress:
+        bar = progress.add_task("starting", total=sessions)
 
-            async def agent() -> None:
-                for task in queue:
-                    await _session(client, world, task, ledger, world.tasks[task].id)
-                    spent, always = sum(ledger.cost_usd), float(world.cost_usd[ledger.tasks, best].sum())
-                    rate = sum(ledger.success) / len(ledger.tasks)
-                    told = f"{rate:6.1%} resolved, ${spent:9.2f} spent, {1 - spent / always:4.0%} saved"
-                    progress.update(bar, advance=1, description=told)
+        async def agent() -> None:
+            for task in queue:
+                await _session(client, world, task, ledger, world.tasks[task].id)
+                spent, always = sum(ledger.cost_usd), float(world.cost_usd[ledger.tasks, best].sum())
+                rate = sum(ledger.success) / len(ledger.tasks)
+                told = f"{rate:6.1%} resolved, ${spent:9.2f} spent, {1 - spent / always:4.0%} saved"
+                progress.update(bar, advance=1, description=told)
 
-            async with asyncio.TaskGroup() as group:
-                for _ in range(agents):
-                    group.create_task(agent())
+        async with asyncio.TaskGroup() as group:
+            for _ in range(agents):
+                group.create_task(agent())
     return world, ledger
 
 
-async def _go_on(target: str, world: Table, agents: int, seed: int) -> None:
+async def _go_on(client: AsyncClient, world: Table, agents: int, seed: int) -> None:
     """Begins the same work over and over, a few sessions a second, for ever; each attempt takes some seconds."""
     rng = random.Random(seed)
     again = ((f"again-{round_}", task) for round_ in itertools.count(1) for task in range(len(world.tasks)))
-    async with AsyncClient(target, timeout_seconds=30.0) as client, asyncio.TaskGroup() as group:
 
-        async def agent() -> None:
-            for name, task in again:
-                await asyncio.sleep(rng.expovariate(_SESSIONS_A_SECOND / agents))
-                session_id = f"{world.tasks[task].id}-{name}"
-                await _session(client, world, task, Ledger(), session_id, seconds=rng.uniform(*_ATTEMPT_SECONDS))
+    async def agent() -> None:
+        for name, task in again:
+            await asyncio.sleep(rng.expovariate(_SESSIONS_A_SECOND / agents))
+            session_id = f"{world.tasks[task].id}-{name}"
+            await _session(client, world, task, Ledger(), session_id, seconds=rng.uniform(*_ATTEMPT_SECONDS))
 
+    async with asyncio.TaskGroup() as group:
         for _ in range(agents):
             group.create_task(agent())
 
