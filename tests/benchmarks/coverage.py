@@ -102,17 +102,19 @@ def coverage(data: Path, pool: str, *, logs: int, sessions: int, jobs: int, cons
             ("SNIPS", sheets.text("snips")),
             ("DM", sheets.text("dm")),
             ("effective", sheets.text("effective")),
+            ("balance", sheets.text("balance")),
         ),
         rows=[row for key in sorted(found) for row in _rows(*key, np.array(found[key]))],
     )
 
 
 def _rows(logging: str, candidate: str, found: np.ndarray) -> list[Row]:
-    """Of numbers, shape (n_logs, 1 + 7 * n_metrics): effective sample, and for each figure whether it was covered,
-    the interval's half width, the truth, and what four estimators said."""
+    """Of numbers, shape (n_logs, 2 + 7 * n_metrics): effective sample, by how many errors weights went with what was
+    foretold (a gate refuses at 4), and for each figure whether it was covered, the interval's half width, the truth,
+    and what four estimators said."""
     rows: list[Row] = []
     for i, metric in enumerate(METRICS):
-        covered, half, truth, *estimates = found[:, 1 + 7 * i : 8 + 7 * i].T
+        covered, half, truth, *estimates = found[:, 2 + 7 * i : 9 + 7 * i].T
         off = [f"{np.sqrt(np.mean((estimate - truth) ** 2)):.3f}" for estimate in estimates]
         share = float(covered.mean())
         rows.append(
@@ -125,6 +127,7 @@ def _rows(logging: str, candidate: str, found: np.ndarray) -> list[Row]:
                 "half": f"{np.median(half):.3f}",
                 **dict(zip(("dr", "ips", "snips", "dm"), off, strict=True)),
                 "effective": f"{np.median(found[:, 0]):.0f}",
+                "balance": f"{np.median(found[:, 1]):.1f}, at most {found[:, 1].max():.1f}",
             }
         )
     return rows
@@ -146,7 +149,7 @@ def one_log(data: Path, pool: str, logging: str, seed: int, sessions: int) -> di
                     truth = _truth(data, pool, name)
                 evaluation = evaluate(log, candidate, value_usd=TERMS.value_usd)
                 others = evaluation.others
-                row = [evaluation.trust.effective_sample_size]
+                row = [evaluation.trust.effective_sample_size, evaluation.unbalanced()]
                 for metric, true in zip(METRICS, truth, strict=True):
                     interval = evaluation.level(metric)
                     said = [getattr(others[estimator], metric).value for estimator in ("ips", "snips", "dm")]

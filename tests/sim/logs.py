@@ -29,13 +29,15 @@ def world(n_tasks: int = 60, seed: int = 0) -> Table:
     )
 
 
-def events_of(policy: str, terms: Terms = PLAIN, sessions: int = 60, seed: int = 0) -> list[Timed]:
+def events_of(
+    policy: str, terms: Terms = PLAIN, sessions: int = 60, seed: int = 0, table: Table | None = None
+) -> list[Timed]:
     found: list[Timed] = []
 
     def keep(_seq: int, at_us: int, event: Event, session_id: str) -> None:
         found.append((at_us, event, session_id))
 
-    runner.run(world(), terms, policy, seed, sessions, log=keep)
+    runner.run(table or world(), terms, policy, seed, sessions, log=keep)
     return found
 
 

@@ -1,5 +1,6 @@
 """`pointsman replay` from its flags to its JSON and exit status."""
 
+import dataclasses
 import json
 import random
 import re
@@ -8,6 +9,7 @@ from pathlib import Path
 
 import duckdb
 import msgspec
+import numpy as np
 import pytest
 
 from bandit import epoch_file
@@ -18,7 +20,7 @@ from sim import log_reader, references
 from sim.logged import Log
 from sim.replay import Asked, replay
 from sim.world import Terms
-from tests.sim.logs import events_of, world, write
+from tests.sim.logs import ARMS, Timed, events_of, world, write
 
 FIGURE = {"estimate", "low", "high", "anytime_low", "anytime_high"}
 THREE = {"success_rate", "cost_usd_per_session", "utility_per_session"}
@@ -234,6 +236,8 @@ def test_a_result_that_cannot_be_written_is_one_line(uniform: Path, capsys: pyte
 
 
 SINGLE = Terms(max_attempts=1)
+TAKEN = {True: {"a": 0.1, "b": 0.8, "c": 0.1}, False: {"a": 0.4, "b": 0.2, "c": 0.4}}
+"""How likely arms are taken, by whether a task is among the first thirty."""
 
 
 def forgetful(target: Path, lost: str) -> Path:
@@ -293,3 +297,37 @@ def test_a_baseline_that_was_seldom_done_decides_no_gate(tmp_path: Path, capsys:
     capsys.readouterr()
     assert run(*asked, "--baseline", "ladder:c>b>a") == 4
     assert "of the baseline: the effective sample is" in " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.parametrize("averaged", [False, True])
+def test_propensities_that_are_true_on_average_only_decide_no_gate(
+    averaged: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Arm b is taken more often where tasks are small, and easy: how often it is taken all in all is no propensity."""
+    alike = world()
+    small = np.arange(len(alike.tasks)) < 30
+    table = dataclasses.replace(alike, success=np.where(small, 0.8, 0.2)[:, None].repeat(len(ARMS), axis=1))
+    lots = random.Random(0)
+    events: list[Timed] = []
+    kept: dict[str, float] = {}
+    mean = {arm: sum(chance[arm] for chance in TAKEN.values()) / len(TAKEN) for arm in ARMS}
+    for at, event, name in events_of("uniform", SINGLE, sessions=9_000, table=table):
+        if isinstance(event, Decided):
+            chances = TAKEN[int(event.decision.situation.features["size"]) < 30]  # type: ignore[arg-type]
+            # Kept as often as makes a uniform log one of these chances.
+            if lots.random() >= chances[event.decision.arm]:
+                continue
+            kept[name] = 1.0
+            logged = mean if averaged else chances
+            scores = tuple(
+                msgspec.structs.replace(score, propensity=logged[score.arm]) for score in event.decision.scores
+            )
+            decision = msgspec.structs.replace(event.decision, scores=scores, propensity=logged[event.decision.arm])
+            event = msgspec.structs.replace(event, decision=decision)
+        elif name and name not in kept:
+            continue
+        events.append((at, event, name))
+    log = write(events, tmp_path / "log")
+    asked = ("--events", str(log), "--candidate", "always:b", "--gate", "cost <= baseline + 100")
+    assert run(*asked) == (4 if averaged else 0)
+    assert ("propensities are not those of every context" in " ".join(capsys.readouterr().out.split())) == averaged
