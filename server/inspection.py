@@ -23,9 +23,6 @@ from server.store.protocol import Problem
 _log = logging.getLogger(__name__)
 
 _RETRY_SECONDS = 5.0
-
-
-_RETRY_SECONDS = 5.0
 """After which a log that could not be read is verified from its beginning."""
 
 

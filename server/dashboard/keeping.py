@@ -15,7 +15,7 @@ from server.store.errors import StoreUnavailable
 
 _log = logging.getLogger(__name__)
 
-_QUIET_SECONDS = 3.0
+_QUIET_SECONDS = 10.0
 """A server that has just come up has better to do; whoever asks before need not wait for this."""
 _RESTART_SECONDS = 5.0
 _ANSWER_SECONDS = 20.0

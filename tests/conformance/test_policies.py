@@ -504,7 +504,7 @@ def easy_by_kind(i: int, arm: str) -> Outcome:
     return Outcome(success=float(good), cost_usd=0.1 if good else 1.0)
 
 
-@pytest.mark.parametrize(("world", "sessions"), [(easy, 200), (easy_by_kind, 400)])
+@pytest.mark.parametrize(("world", "sessions"), [(easy, 200), pytest.param(easy_by_kind, 400, marks=pytest.mark.long)])
 @pytest.mark.parametrize("spec", LEARNING)
 def test_where_it_is_easy_it_beats_chance(spec: str, world: Callable[[int, str], Outcome], sessions: int) -> None:
     """In the second half it takes the good arm more often than the uniform policy would but once in `FALSE_ALARM`."""

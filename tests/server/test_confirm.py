@@ -61,24 +61,27 @@ def live_session(server, number: int) -> list[str]:
     return decisions
 
 
-@pytest.mark.timeout(80)
-def test_every_decision_of_a_live_run_is_confirmed(serving, tmp_path):
+@pytest.mark.parametrize(
+    ("decided", "waves"), [(300, 3), pytest.param(1000, 5, marks=[pytest.mark.long, pytest.mark.timeout(200)])]
+)
+def test_every_decision_of_a_live_run_is_confirmed(serving, tmp_path, decided, waves):
     data_dir = tmp_path / "data"
     server = serving(data_dir, CONFIG)
     decisions: list[str] = []
     with ThreadPoolExecutor(24) as pool:
         # In waves: otherwise the run may be over before the fitter has published anything.
-        for wave in range(5):
+        each = 3 * decided // (4 * waves)
+        for wave in range(waves):
             epoch = epoch_of(server)
-            for some in pool.map(lambda i: live_session(server, i), range(150 * wave, 150 * (wave + 1))):
+            for some in pool.map(lambda i: live_session(server, i), range(each * wave, each * (wave + 1))):
                 decisions += some
             wait_for(lambda before=epoch: epoch_of(server) > before)
 
     def unconfirmed(decision_id: str) -> str:
         return server.routing.GetDecision(pb.GetDecisionRequest(decision_id=decision_id), timeout=20).unconfirmed_reason
 
-    checked = decisions[:1000]
-    assert len(checked) == 1000
+    checked = decisions[:decided]
+    assert len(checked) == decided
     assert [why for decision in checked if (why := unconfirmed(decision))] == []
     assert len({server.routing.GetDecision(pb.GetDecisionRequest(decision_id=d)).epoch for d in checked[::10]}) > 2
 

@@ -1,10 +1,10 @@
 """`pointsman export | import | check`, as a user runs them."""
 
+import contextlib
+import io
 import json
 import random
 import sqlite3
-import subprocess
-import sys
 from pathlib import Path
 
 import duckdb
@@ -13,6 +13,7 @@ import pytest
 from bandit import record
 from bandit.learner import Learner
 from pointsman.v1 import routing_pb2 as pb
+from server.cli import main
 from server.fold import one_blas_thread
 from server.store.sqlite import SqliteStore
 
@@ -33,9 +34,13 @@ figures = [{ success_rate = 0.8, cost_usd = 1.5 }]
 
 def pointsman(*arguments: object) -> tuple[int, dict, str]:
     """Exit status, JSON and what was said besides."""
-    command = [sys.executable, "-m", "server.cli", *map(str, arguments), "--json", "-"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
-    return done.returncode, json.loads(done.stdout) if done.stdout else {}, done.stderr
+    told, said = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(told), contextlib.redirect_stderr(said):
+        try:
+            status = main([*map(str, arguments), "--json", "-"])
+        except SystemExit as ended:
+            status = int(str(ended))
+    return status, json.loads(told.getvalue()) if told.getvalue() else {}, said.getvalue()
 
 
 def work(server, sessions: range) -> None:

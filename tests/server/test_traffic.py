@@ -16,7 +16,7 @@ from pointsman.v1 import routing_pb2 as pb
 
 AGENTS = 64
 TURN_SECONDS = 0.1
-BETWEEN_CHANGES = 80
+BETWEEN_CHANGES = 50
 """Sessions that end in each settled world."""
 FLOOR = 0.6
 ARMS = (("a", 1.0, 0.6, 0.2), ("b", 2.0, 0.7, 0.4), ("c", 3.0, 0.7, 0.6), ("d", 5.0, 0.8, 1.0))

@@ -3,9 +3,10 @@
 import os
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -19,6 +20,9 @@ from sim.piece import Piece
 from sim.scoring import evaluate_all
 from sim.world import Floats, Terms
 from tests.sim.logs import ARMS, events_of, world, write
+
+if TYPE_CHECKING:
+    from ray.cluster_utils import Cluster
 
 ray = pytest.importorskip("ray", reason="ray is an extra: pip install 'pointsman[ray]'")
 
@@ -46,6 +50,18 @@ def _refuse(_given: None, number: int) -> int:
     return number
 
 
+@pytest.fixture(scope="module")
+def cluster() -> Iterator["Cluster"]:
+    """One node, of two processors."""
+    from ray.cluster_utils import Cluster
+
+    nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 2, "include_dashboard": False})
+    try:
+        yield nodes
+    finally:
+        nodes.shutdown()
+
+
 def on_cluster(
     address: str, function: Callable[..., int], given: object, numbers: int, told: Callable[[int], None]
 ) -> dict[int, int]:
@@ -61,38 +77,33 @@ def test_a_killed_worker_changes_nothing(tmp_path: Path) -> None:
     assert sorted(told) == list(range(6))
 
 
-def test_a_killed_node_changes_nothing() -> None:
-    from ray.cluster_utils import Cluster
+def test_a_killed_node_changes_nothing(cluster: "Cluster") -> None:
+    lost = cluster.add_node(num_cpus=1)
+    cluster.wait_for_nodes()
+    left: list[int] = []
 
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
-    try:
-        nodes = [cluster.add_node(num_cpus=1), cluster.add_node(num_cpus=1)]
-        cluster.wait_for_nodes()
+    def kill(number: int) -> None:
+        if not left:
+            cluster.remove_node(lost, allow_graceful=False)
+        left.append(number)
 
-        def kill_one(_: int) -> None:
-            if nodes:
-                cluster.remove_node(nodes.pop(), allow_graceful=False)
-                nodes.clear()
-
-        found = on_cluster(cluster.address, _slowly, None, 12, kill_one)
-        assert found == {n: n * n for n in range(12)}
-        assert not nodes
-    finally:
-        cluster.shutdown()
+    found = on_cluster(cluster.address, _slowly, None, 12, kill)
+    assert found == {n: n * n for n in range(12)}
+    assert sorted(left) == list(range(12))
 
 
-def test_what_a_task_raises_is_raised_here() -> None:
+def test_what_a_task_raises_is_raised_here(cluster: "Cluster") -> None:
     with pytest.raises(InvalidInput, match="3 is refused"):
-        on_cluster(ray_cluster.LOCAL, _refuse, None, 4, lambda _: None)
+        on_cluster(cluster.address, _refuse, None, 4, lambda _: None)
 
 
-def test_runs_are_those_of_one_process() -> None:
+def test_runs_are_those_of_one_process(cluster: "Cluster") -> None:
     terms = Terms()
     policies = {name: runner.plain(name, terms) for name in ("thompson", "uniform")}
     table = world()
     alone, spread_out = (
         spread.run_all(table, terms, policies, seeds=2, sessions=30, jobs=1, ray=address, on_run=lambda: None)
-        for address in (None, ray_cluster.LOCAL)
+        for address in (None, cluster.address)
     )
     for name in policies:
         for mine, theirs in zip(alone[name], spread_out[name], strict=True):
@@ -118,12 +129,12 @@ class Fatal:
         return found.targets(piece)
 
 
-def test_a_replay_is_that_of_one_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_replay_is_that_of_one_process(cluster: "Cluster", tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(log_reader, "_NUMBERS_IN_PIECE", 2_000)
     candidate = Fatal(mark=tmp_path / "killed", by=os.getpid())
     with Log(write(events_of("uniform", sessions=600), tmp_path / "log")) as log:
         (alone,), (spread_out,) = (
-            evaluate_all(log, [candidate], value_usd=5.0, ray=address) for address in (None, ray_cluster.LOCAL)
+            evaluate_all(log, [candidate], value_usd=5.0, ray=address) for address in (None, cluster.address)
         )
     assert candidate.mark.exists()
     for metric in ("success", "cost", "utility"):
