@@ -1,11 +1,13 @@
 """Whether the service serves, told by the standard health service; and reflection, which says what there is."""
 
 import asyncio
+from typing import Any
 
 import grpc.aio
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 
+from bandit.errors import Unknown
 from pointsman.v1 import admin_pb2, events_pb2, routing_pb2
 from server.admission import Admission
 from server.rpc import register
@@ -18,12 +20,22 @@ _SERVICES: tuple[str, ...] = (
 )
 
 
+class _Checks(health.aio.HealthServicer):  # type: ignore[misc, name-defined]
+    """The standard one, but that a service that is not here is an error like others; see `server.status.tell`."""
+
+    async def Check(self, request: Any, context: Any) -> Any:  # noqa: N802 - named by the proto
+        """As the protocol has it."""
+        if request.service not in ("", *_SERVICES):
+            raise Unknown("service", "service", request.service)
+        return await super().Check(request, context)
+
+
 class Health:
     """One state for the whole process, told for each service and for all together."""
 
     def __init__(self) -> None:
         self.serving = False
-        self._checks = health.aio.HealthServicer()  # type: ignore[attr-defined]
+        self._checks = _Checks()
         self._telling: set[asyncio.Task[None]] = set()
 
     def register(self, server: grpc.aio.Server, admission: Admission, counts: Counts) -> None:

@@ -11,6 +11,7 @@ import functools
 import inspect
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import suppress
 from typing import Any, TypeAlias
 
 import grpc
@@ -21,9 +22,10 @@ from server.admission import Admission
 from server.auth import rights
 from server.auth.access import Caller, calling
 from server.overload import TooLate
-from server.status import abort, code_of
+from server.status import code_of, tell
 from server.telemetry.counts import Counts
 
+_FINISH_SECONDS = 1.0
 _Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 
 
@@ -36,6 +38,15 @@ def register(
 ) -> None:
     """Adds a servicer by its generated `add_…Servicer_to_server`, every handler wrapped and its calls counted."""
     add_to_server(servicer, _Registrar(server, admission, counts))
+
+
+async def _let_finish(stream: AsyncIterator[bytes]) -> None:
+    """Lets a caller say the rest, if that does not take long: a call that ends while its caller goes on sending counts
+    for ever among those that a connection may have at once (grpc 1.74)."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(_FINISH_SECONDS):
+            async for _ in stream:
+                pass
 
 
 class _Registrar:
@@ -120,27 +131,25 @@ class _Method:
             finally:
                 self._bound.release(size)
                 self._counts.calls[self._name].add(time.perf_counter() - began)
-        except grpc.aio.AbortError:
-            raise
         except Exception as error:
-            await self._end(error, context)
+            self._end(error, context)
+            if self._streamed:
+                await _let_finish(data)
 
     async def _stream(self, caller: Caller | None, data: Any, context: _Context) -> AsyncIterator[Any]:
         try:
             async for response in self._handle(self._incoming(caller, data, context), context):
                 self._admission.require_still(calling.get())
                 yield response
-        except grpc.aio.AbortError:
-            raise
         except Exception as error:
-            await self._end(error, context)
+            self._end(error, context)
 
     async def _refused(self, error: PointsmanError, requests: AsyncIterator[bytes], context: _Context) -> None:
-        await self._end(error, context)
+        self._end(error, context)
 
-    async def _end(self, error: Exception, context: _Context) -> None:
+    def _end(self, error: Exception, context: _Context) -> None:
         self._counts.refused[self._name, code_of(error).name] += 1
-        await abort(context, error)
+        tell(context, error)
 
     def _incoming(self, caller: Caller | None, data: Any, context: _Context) -> Any:
         """The request, or the requests of a stream, of a call that is under way."""

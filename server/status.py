@@ -3,7 +3,6 @@
 import itertools
 import logging
 from datetime import timedelta
-from typing import NoReturn
 
 import grpc
 import grpc.aio
@@ -46,20 +45,36 @@ def code_of(error: Exception) -> grpc.StatusCode:
 
 
 def status_of(error: Exception) -> status_pb2.Status:
-    """The status of an error, details included. A defect is logged."""
+    """The status of an error, details included, which is parted from its frames; see `tell`. A defect is logged."""
     code = code_of(error)
     if code is grpc.StatusCode.INTERNAL:
         _log.error("defect", exc_info=error)
-        return status_pb2.Status(code=code.value[0], message="a defect of the server; it is logged")
-    return status_pb2.Status(code=code.value[0], message=_short(str(error)), details=_details(error))
+        status = status_pb2.Status(code=code.value[0], message="a defect of the server; it is logged")
+    else:
+        status = status_pb2.Status(code=code.value[0], message=_short(str(error)), details=_details(error))
+    _part(error)
+    return status
 
 
-async def abort(context: "grpc.aio.ServicerContext[object, object]", error: Exception) -> NoReturn:
-    """Ends the call with the error's status. Raises grpc's own AbortError, so that nothing happens after it."""
+def tell(context: "grpc.aio.ServicerContext[object, object]", error: Exception) -> None:
+    """Has the call end with the error's status when its handler returns.
+
+    A call counts among those that its connection may have at once until nothing holds it; held by a cycle it does until
+    garbage is collected, and clients that erred often enough were refused. So grpc's own `abort` is not for here, for
+    the call keeps what that raises, and errors are parted from their frames: in one of them may be the future that had
+    the error.
+    """
     status = status_of(error)
-    code = next(code for code in grpc.StatusCode if code.value[0] == status.code)
-    await context.abort(code, status.message, ((_DETAILS, status.SerializeToString()),))
-    raise AssertionError("abort raises")
+    context.set_code(next(code for code in grpc.StatusCode if code.value[0] == status.code))
+    context.set_details(status.message)
+    context.set_trailing_metadata(((_DETAILS, status.SerializeToString()),))
+
+
+def _part(error: BaseException) -> None:
+    error.__traceback__ = None
+    for behind in (error.__cause__, error.__context__):
+        if behind is not None:
+            _part(behind)
 
 
 def _details(error: Exception) -> list[any_pb2.Any]:

@@ -31,6 +31,41 @@ def measure(sessions: int) -> dict[str, float]:
             return {**replaying.result(), "mib": mib}
 
 
+def on_three_nodes(sessions: int) -> dict[str, float] | None:
+    """Scores the ladder on a log of so many sessions by this process alone, then on a Ray cluster of three nodes, one
+    of which is killed midway: decisions, seconds of both. Without Ray: None.
+
+    Raises AssertionError where the two do not give the same figures to the bit, or no node was killed.
+    """
+    try:
+        from ray.cluster_utils import Cluster
+    except ImportError:
+        return None
+    with tempfile.TemporaryDirectory() as folder:
+        _write(Path(folder), sessions)
+        with Log(Path(folder), threads=1) as log:
+            began = time.perf_counter()
+            alone = replay(log, Asked(candidates=[CANDIDATE]))
+            alone_seconds = time.perf_counter() - began
+            nodes = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+            try:
+                spare = [nodes.add_node(num_cpus=1) for _ in range(2)]
+                nodes.wait_for_nodes()
+
+                def kill(_done: int) -> None:
+                    if len(spare) == 2:
+                        nodes.remove_node(spare.pop(), allow_graceful=False)
+
+                began = time.perf_counter()
+                spread = replay(log, Asked(candidates=[CANDIDATE]), ray=nodes.address, on_sessions=kill)
+                seconds = time.perf_counter() - began
+            finally:
+                nodes.shutdown()
+            assert len(spare) == 1, "it was over before a node was killed"
+            assert spread == alone, "lost nodes change figures"
+            return {"decisions": log.decisions, "alone_seconds": alone_seconds, "nodes_seconds": seconds}
+
+
 def _mib(pid: int) -> float:
     """Memory of a process and its children, what they share counted once."""
     try:

@@ -7,6 +7,7 @@ from pathlib import Path
 import grpc
 import grpc.aio
 import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from pointsman import AsyncClient, Client, Text, retry_seconds, select_request
 from pointsman.v1 import events_pb2
@@ -122,6 +123,35 @@ def test_only_so_many_streams_at_once(serving, tmp_path):
             asyncio.run(asyncio.sleep(0.05))
     else:
         raise AssertionError("the place of a stream that has ended is not given away")
+
+
+def test_a_connection_may_err_as_often_as_it_likes(serving, tmp_path):
+    """A call that ended badly is over: it counts no more among the 18 that its connection may have at once."""
+    server = serving(tmp_path / "data", CONFIG)
+    health = health_pb2_grpc.HealthStub(server.channel)
+    nothing = pb.SelectRequest(pinned_arm="nobody")
+
+    def batch() -> None:
+        (result,) = server.routing.BatchSelect(pb.BatchSelectRequest(requests=[nothing])).responses
+        assert result.HasField("status")
+
+    def refused(call, *arguments) -> None:
+        with pytest.raises(grpc.RpcError) as caught:
+            for _ in call(*arguments, timeout=10):
+                pass
+        assert caught.value.code() in (grpc.StatusCode.NOT_FOUND, grpc.StatusCode.INVALID_ARGUMENT), caught.value
+
+    bad = events_pb2.Event(kind="nonsense")
+    for _ in range(40):
+        batch()
+        refused(server.routing.Select, nothing)
+        refused(server.routing.GetSession, pb.GetSessionRequest(session_id="nobody"))
+        refused(server.routing.Reward, pb.RewardRequest(session_id="nobody", success=1))
+        refused(health.Check, health_pb2.HealthCheckRequest(service="nobody"))
+        refused(server.events.ExportEvents, events_pb2.ExportEventsRequest(router="nobody"))
+        refused(server.events.ImportEvents, iter([events_pb2.ImportEventsRequest(events=[bad])] * 3))
+    assert server.routing.Select(pb.SelectRequest()).arm
+    assert server.stop() == 0
 
 
 def test_a_bound_counts_calls_and_bytes():
