@@ -74,11 +74,19 @@ def mend(client: pointsman.Client, task: str, file: Path, check: str) -> bool:
         except ProviderFailed as error:
             print(f"{choice.arm}: {error}", file=sys.stderr)
             reason = EscalationReason.ESCALATION_REASON_UNAVAILABLE
-        took = {"usage": attempt.usage, "latency_seconds": attempt.seconds}
-        following = None if attempt.resolved else client.escalate(choice, reason=reason, **took)
+        usage, seconds, resolved = attempt.usage, attempt.seconds, attempt.resolved
+        following = None
+        if not resolved:
+            following = client.escalate(choice, reason=reason, usage=usage, latency_seconds=seconds)
         if following is None:
-            client.reward(decision_id=choice.decision_id, success=float(attempt.resolved), final=True, **took)
-            return attempt.resolved
+            client.reward(
+                decision_id=choice.decision_id,
+                success=float(resolved),
+                usage=usage,
+                latency_seconds=seconds,
+                final=True,
+            )
+            return resolved
         choice = following
 
 
