@@ -11,7 +11,9 @@ from pointsman.v1 import admin_pb2_grpc
 from server.administration import Administration
 from server.commands import ArmStands, PolicyStands, RouterStands
 from server.convert import admin as convert
+from server.convert.responses import timestamp
 from server.engine import Engine
+from server.release import RELEASE
 
 _Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 
@@ -60,7 +62,11 @@ class Admin(admin_pb2_grpc.AdminServicer):
         await self._engine.current()
         only = self._changes.id("router", request.router)
         views = [self._administration.router(only)] if only else self._administration.routers()
-        return pb.ListRoutersResponse(routers=[convert.router_with_state(view) for view in views])
+        return pb.ListRoutersResponse(
+            routers=[convert.router_with_state(view) for view in views],
+            at=timestamp(self._engine.now_us()),
+            version=RELEASE,
+        )
 
     async def SetMode(self, request: pb.SetModeRequest, context: _Context) -> pb.SetModeResponse:
         """See the proto."""

@@ -3,7 +3,6 @@
 import argparse
 import asyncio
 import importlib
-import ipaddress
 import logging
 import os
 import signal
@@ -24,6 +23,7 @@ _ELSEWHERE = {
     "reward": ("server.console.cli", "add_reward", "tell how an attempt or a session went"),
     "escalate": ("server.console.cli", "add_escalate", "leave the running attempt: which arm next"),
     "explain": ("server.console.cli", "add_explain", "why this model: a decision or a session in words"),
+    "doctor": ("server.doctor.cli", "add_doctor", "the usual mistakes, found, and what to do about them"),
     "tokens": ("server.auth.commands", "add_tokens", "bearer tokens: who may call a server, and what they may do"),
     "export": ("server.log_commands", "add_export", "the log as Parquet or for other projects"),
     "import": ("server.log_commands", "add_import", "an export, or other projects' logged decisions, into a log"),
@@ -155,22 +155,15 @@ def _run(service: Coroutine[Any, Any, None]) -> None:
 
 def _address(flag: str, given: str, unguarded: str) -> tuple[str, int]:
     """Host and port; `unguarded` says what an address that is not loopback would lack."""
+    from server.auth.setup import is_loopback
+
     host, colon, port = given.rpartition(":")
     host = host.removeprefix("[").removesuffix("]")
     if not colon or not host or not port.isascii() or not port.isdigit() or int(port) > 65535:
         raise _UsageError(f"{flag}: {given!r} is not HOST:PORT")
-    if unguarded and not _is_loopback(host):
+    if unguarded and not is_loopback(host):
         raise _UsageError(f"{flag}: {host} is not loopback and needs {unguarded} in [security], or else --insecure")
     return host, int(port)
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 if __name__ == "__main__":

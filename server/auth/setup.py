@@ -1,6 +1,7 @@
 """How `pointsman serve` is guarded: flags over configuration, and what is missing or too open."""
 
 import argparse
+import ipaddress
 import logging
 from pathlib import Path
 
@@ -41,6 +42,16 @@ def missing(security: Security) -> str:
     if not security.tokens and security.client_ca is None:
         lacks.append("callers who are known (tokens, or client_ca)")
     return " and ".join(lacks)
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an address to listen on is out of others' reach."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def keep_private(data_dir: Path) -> None:

@@ -31,6 +31,14 @@ Command: TypeAlias = Callable[[argparse.Namespace, Client, Output], None]
 def add(subparsers: Subparsers, name: str, command: Command, description: str) -> argparse.ArgumentParser:
     """A command with the flags that all have."""
     parser: argparse.ArgumentParser = subparsers.add_parser(name, description=description)
+    add_to_server(parser)
+    parser.add_argument("--router", metavar="ID", type=arguments.word, help="default: the router `default`")
+    parser.set_defaults(run=lambda asked: _run(asked, command))
+    return parser
+
+
+def add_to_server(parser: argparse.ArgumentParser) -> None:
+    """Adds the flags that say which server is asked, how, and where the answer goes."""
     parser.add_argument(
         "--server",
         metavar="HOST:PORT",
@@ -38,13 +46,10 @@ def add(subparsers: Subparsers, name: str, command: Command, description: str) -
         help=f"default: the variable {_SERVER_VARIABLE}, else {_DEFAULT_SERVER}",
     )
     connect.add_flags(parser)
-    parser.add_argument("--router", metavar="ID", type=arguments.word, help="default: the router `default`")
     parser.add_argument("--timeout", metavar="SECONDS", type=arguments.deadline, default=5.0, help="of each call (5)")
     parser.add_argument(
         "--json", metavar="FILE", type=arguments.word, help="write the answer as JSON; - is standard output"
     )
-    parser.set_defaults(run=lambda asked: _run(asked, command))
-    return parser
 
 
 class Refused(Exception):
@@ -53,7 +58,7 @@ class Refused(Exception):
 
 def _run(asked: argparse.Namespace, command: Command) -> int:
     try:
-        asked.server = asked.server or _server_of_the_environment()
+        asked.server = server_of(asked)
         output = Output(asked.json)
         credentials, token = connect.credentials(asked), connect.token(asked)
         with Client(asked.server, timeout_seconds=asked.timeout, token=token, credentials=credentials) as client:
@@ -69,7 +74,10 @@ def _run(asked: argparse.Namespace, command: Command) -> int:
     return status
 
 
-def _server_of_the_environment() -> str:
+def server_of(asked: argparse.Namespace) -> str:
+    """The server that a command is about. Raises InvalidInput where the environment names none."""
+    if asked.server:
+        return str(asked.server)
     given = os.environ.get(_SERVER_VARIABLE)
     try:
         return _address(given) if given else _DEFAULT_SERVER

@@ -1,5 +1,6 @@
 """What `pointsman status` reads of a server."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import grpc
@@ -38,19 +39,34 @@ def read(client: Client, *, only: str, timeout_seconds: float) -> State:
     """The server's state; of the router `only`, or of all where it is empty. Raises grpc.RpcError."""
     found = client.call(client.admin.ListRouters, admin_pb2.ListRoutersRequest(router=only)).routers
     return State(
-        services={service: _health(client, service) for service in _SERVICES},
+        services=health(client),
         routers=tuple(
             RouterState(
-                message=router, arms=_arms(client, router.id), evidence=_evidence(client, router, timeout_seconds)
+                message=router, arms=arms(client, router.id), evidence=_evidence(client, router, timeout_seconds)
             )
             for router in found
         ),
     )
 
 
-def _arms(client: Client, router: str) -> tuple[admin_pb2.Arm, ...]:
+def recent(client: Client, router: admin_pb2.Router, timeout_seconds: float) -> Iterator[events_pb2.Event]:
+    """A router's events among the last of the log. Raises grpc.RpcError."""
+    first = max(1, router.last_sequence - learning.WINDOW + 1)
+    request = events_pb2.ExportEventsRequest(router=router.id, from_sequence=first)
+    stub = events_pb2_grpc.EventsStub(client.channel)
+    for piece in stub.ExportEvents(request, timeout=timeout_seconds, metadata=client.metadata):
+        yield from piece.events
+
+
+def arms(client: Client, router: str) -> tuple[admin_pb2.Arm, ...]:
+    """A router's arms, retired ones too. Raises grpc.RpcError."""
     request = admin_pb2.ListArmsRequest(router=router, include_retired=True)
     return tuple(client.call(client.admin.ListArms, request).arms)
+
+
+def health(client: Client) -> dict[str, str]:
+    """What each service says of its health. Raises grpc.RpcError."""
+    return {service: _health(client, service) for service in _SERVICES}
 
 
 def _health(client: Client, service: str) -> str:
@@ -60,12 +76,8 @@ def _health(client: Client, service: str) -> str:
 
 
 def _evidence(client: Client, router: admin_pb2.Router, timeout_seconds: float) -> Evidence | None:
-    first = max(1, router.last_sequence - learning.WINDOW + 1)
-    request = events_pb2.ExportEventsRequest(router=router.id, from_sequence=first)
     try:
-        stub = events_pb2_grpc.EventsStub(client.channel)
-        pieces = stub.ExportEvents(request, timeout=timeout_seconds, metadata=client.metadata)
-        return learning.evidence(event for piece in pieces for event in piece.events)
+        return learning.evidence(recent(client, router, timeout_seconds))
     except grpc.RpcError as error:
         if code_of(error) in (grpc.StatusCode.UNIMPLEMENTED, grpc.StatusCode.PERMISSION_DENIED):
             return None

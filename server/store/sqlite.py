@@ -120,6 +120,11 @@ class SqliteReader:
         finally:
             database.close()
 
+    def verify_end(self) -> None:
+        """The quick questions that opening for writing asks, of the last `VERIFY_TAIL` events. Raises StoreDamaged."""
+        head = read_head(self._data_dir / HEAD)
+        verify.check_tail(Rows(self._reader), head, VERIFY_TAIL)
+
     def close(self) -> None:
         """See EventReader."""
         self._reader.close()

@@ -994,16 +994,26 @@ class ListRoutersResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     ROUTERS_FIELD_NUMBER: _builtins.int
+    AT_FIELD_NUMBER: _builtins.int
+    VERSION_FIELD_NUMBER: _builtins.int
+    version: _builtins.str
+    """Which release it is."""
     @_builtins.property
     def routers(self) -> _containers.RepeatedCompositeFieldContainer[Global___Router]: ...
+    @_builtins.property
+    def at(self) -> _timestamp_pb2.Timestamp:
+        """What time the server has."""
+
     def __init__(
         self,
         *,
         routers: _abc.Iterable[Global___Router] | None = ...,
+        at: _timestamp_pb2.Timestamp | None = ...,
+        version: _builtins.str = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["at", b"at"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["routers", b"routers"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["at", b"at", "routers", b"routers", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
