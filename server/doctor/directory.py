@@ -3,6 +3,7 @@
 import fcntl
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -42,6 +43,14 @@ def check(path: Path, *, served: bool) -> Iterator[Finding]:
             Severity.ERROR,
             f"it cannot be written: {error.strerror}",
             "give it to the user that serves; a volume must not be mounted read-only",
+        )
+    mode = stat.S_IMODE(path.stat().st_mode)
+    if mode & 0o077:
+        yield finding(
+            "data-dir-open",
+            Severity.WARNING,
+            f"mode {mode:o}: others can look into it, at features of tasks among other things",
+            f"chmod 700 {path}",
         )
     kind = filesystem.kind(path)
     yield from fit(path, kind, shutil.disk_usage(path).free)
