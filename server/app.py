@@ -51,6 +51,7 @@ from server.store.lock import DirectoryLock
 from server.store.place import Directory, SharedPlace
 from server.store.protocol import SharedStore, Store
 from server.telemetry.page import Scrape
+from server.telemetry.tracing import open_tracing
 from server.views import Views
 from server.watcher import Watcher
 
@@ -164,6 +165,9 @@ async def _serve(
         await access.start()
         closing.push_async_callback(access.stop)
         admission = Admission(access, config.limits)
+        tracing = open_tracing()
+        if tracing is not None:
+            closing.push_async_callback(tracing.close)
         server = grpc.aio.server(
             options=[
                 ("grpc.max_receive_message_length", config.limits.message_bytes),
@@ -174,15 +178,15 @@ async def _serve(
             ],
             maximum_concurrent_rpcs=admission.most_calls,
         )
-        register(routing_pb2_grpc.add_RoutingServicer_to_server, routing, server, admission, engine.counts)
+        register(routing_pb2_grpc.add_RoutingServicer_to_server, routing, server, admission, engine.counts, tracing)
         guard = Guard(engine, reader, routers)
         administration = Administration(routers, store, time.time, lambda: engine.round_us, guard.trial)
         admin = Admin(engine, administration, Changes(config.limits))
-        register(admin_pb2_grpc.add_AdminServicer_to_server, admin, server, admission, engine.counts)
+        register(admin_pb2_grpc.add_AdminServicer_to_server, admin, server, admission, engine.counts, tracing)
         archiver = Archiver(data_dir, seconds=config.service.archive_seconds, days=config.retention.archive_days)
         events = Events(engine, reader, requests, growth, erasure, archiver.hint)
         closing.callback(events.close)
-        register(events_pb2_grpc.add_EventsServicer_to_server, events, server, admission, engine.counts)
+        register(events_pb2_grpc.add_EventsServicer_to_server, events, server, admission, engine.counts, tracing)
         health.register(server, admission, engine.counts)
         try:
             if tls is None:

@@ -29,6 +29,7 @@ from server.store.files import fsync_directory, make_directory, read_number, rep
 from server.store.lock import DirectoryLock
 from server.store.place import Place, of_child
 from server.store.protocol import EventReader, StoredEvent
+from server.telemetry import logs
 
 _log = logging.getLogger(__name__)
 
@@ -230,7 +231,7 @@ def _keep_up(place: Place, data_dir: Path, seconds: float, days: float) -> None:
 def main() -> None:
     """Runs the child; see the module."""
     child.live_with_parent()
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s archive: %(message)s")
+    logs.write("archive")
     data_dir = Path(sys.argv[1])
     _keep_up(of_child(data_dir), data_dir, float(sys.argv[2]), float(sys.argv[3]))
 

@@ -3,7 +3,6 @@
 import argparse
 import asyncio
 import importlib
-import logging
 import os
 import signal
 import sys
@@ -113,13 +112,15 @@ def _serve(asked: argparse.Namespace) -> int:
     from server.auth import setup
     from server.store.errors import StoreDamaged, StoreError
     from server.store.place import URL_VARIABLE, Directory, place_at
+    from server.telemetry import logs
 
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s", stream=sys.stderr)
+    logs.write()
     try:
         configuration, tls = setup.secured(config.load(asked.config), asked)
     except config.ConfigError as error:
         raise _UsageError(str(error)) from error
     service = configuration.service
+    logs.write_as(service.log_format)
     unguarded = "" if asked.insecure else setup.missing(configuration.security)
     listen = app.Address(*_address("--listen", asked.listen or service.listen, unguarded))
     http = app.Address(*_address("--http", asked.http or service.http, unguarded))

@@ -39,6 +39,8 @@ class Service(keys.Strict, frozen=True, kw_only=True):
     """The archive takes in what was logged every so many seconds; 0: there is none."""
     fitter: Literal["beside", "inline"] = "beside"
     """In a process of its own, or in this one before the next Select, for reproducible tests."""
+    log_format: Literal["text", "json"] = "text"
+    """Of the server's own log on standard error: lines of words, or a JSON object a line."""
 
 
 class Retention(keys.Strict, frozen=True, kw_only=True):

@@ -38,6 +38,7 @@ from server.store.epochs import Epochs
 from server.store.errors import StoreDamaged, StoreError, StoreUnavailable
 from server.store.protocol import SharedStore, Store
 from server.telemetry.counts import Counts
+from server.telemetry.tracing import begin_part
 
 _LINGER_SECONDS = 0.002
 
@@ -111,7 +112,12 @@ class Engine:
         self._line.append((answered, asked))
         self._waiting += len(asked)
         self._schedule()
-        await answered
+        waiting = begin_part("round of group commit")
+        try:
+            await answered
+        finally:
+            if waiting is not None:
+                waiting.end()
 
     @property
     def trouble(self) -> str:

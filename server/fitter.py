@@ -28,6 +28,7 @@ from server.store.epochs import Epochs
 from server.store.errors import StoreError, StoreFenced, StoreUnavailable
 from server.store.place import Directory, SharedPlace, of_child
 from server.store.protocol import EventReader
+from server.telemetry import logs
 
 _log = logging.getLogger(__name__)
 
@@ -226,7 +227,7 @@ def _among_others(place: SharedPlace) -> None:
 def main() -> None:
     """Runs the child; see the module."""
     child.live_with_parent()
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s fitter: %(message)s")
+    logs.write("fitter")
     one_blas_thread()
     # Nobody to tell: the parent is gone.
     with suppress(BrokenPipeError):

@@ -24,6 +24,7 @@ from server.auth.access import Caller, calling
 from server.overload import TooLate
 from server.status import code_of, tell
 from server.telemetry.counts import Counts
+from server.telemetry.tracing import Tracing, current
 
 _FINISH_SECONDS = 1.0
 _Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
@@ -35,9 +36,11 @@ def register(
     server: grpc.aio.Server,
     admission: Admission,
     counts: Counts,
+    tracing: Tracing | None = None,
 ) -> None:
-    """Adds a servicer by its generated `add_…Servicer_to_server`, every handler wrapped and its calls counted."""
-    add_to_server(servicer, _Registrar(server, admission, counts))
+    """Adds a servicer by its generated `add_…Servicer_to_server`, every handler wrapped and its calls counted, and
+    traced where `tracing` is given."""
+    add_to_server(servicer, _Registrar(server, admission, counts, tracing))
 
 
 async def _let_finish(stream: AsyncIterator[bytes]) -> None:
@@ -52,7 +55,8 @@ async def _let_finish(stream: AsyncIterator[bytes]) -> None:
 class _Registrar:
     """Passes for a server in the generated functions."""
 
-    def __init__(self, server: grpc.aio.Server, admission: Admission, counts: Counts) -> None:
+    def __init__(self, server: grpc.aio.Server, admission: Admission, counts: Counts, tracing: Tracing | None) -> None:
+        self._tracing = tracing
         self._server = server
         self._admission = admission
         self._counts = counts
@@ -63,7 +67,7 @@ class _Registrar:
     def add_registered_method_handlers(self, service: str, handlers: Mapping[str, Any]) -> None:
         """Adds a service's handlers, wrapped."""
         methods = {
-            name: _Method(name[1:], handler, rights.of(name), self._admission, self._counts)
+            name: _Method(name[1:], handler, rights.of(name), self._admission, self._counts, self._tracing)
             for name, handler in ((f"/{service}/{method}", handler) for method, handler in handlers.items())
         }
         self._server.add_generic_rpc_handlers((_Service(methods),))
@@ -85,12 +89,19 @@ class _Method:
     """What happens to the calls of one method."""
 
     def __init__(
-        self, name: str, handler: Any, right: rights.Right | None, admission: Admission, counts: Counts
+        self,
+        name: str,
+        handler: Any,
+        right: rights.Right | None,
+        admission: Admission,
+        counts: Counts,
+        tracing: Tracing | None,
     ) -> None:
         incoming, outgoing = handler.request_streaming, handler.response_streaming
         kind = f"{'stream' if incoming else 'unary'}_{'stream' if outgoing else 'unary'}"
         handle = getattr(handler, kind)
         self._name = name
+        self._tracing = tracing
         self._counts = counts
         self._right = right
         self._admission = admission
@@ -108,13 +119,17 @@ class _Method:
     def begin(self, metadata: Any) -> Any:
         """The handler of one call, in whose task this is called. One that is not taken gets a handler that reads
         nothing."""
+        task = asyncio.current_task()
+        assert task is not None, "each call has its task"
+        if self._tracing is not None:
+            call = self._tracing.begin(self._name, metadata)
+            current.set(call)
+            task.add_done_callback(call.ended)
         try:
             caller = self._admission.by_header(self._right, metadata)
             self._bound.enter()
         except PointsmanError as error:
             return grpc.stream_stream_rpc_method_handler(functools.partial(self._refused, error))
-        task = asyncio.current_task()
-        assert task is not None, "each call has its task"
         task.add_done_callback(self._ended)
         return self._make(functools.partial(self._answering, caller), response_serializer=self._serialise)
 
@@ -127,7 +142,10 @@ class _Method:
         try:
             self._bound.hold(size)
             try:
-                return await self._handle(self._incoming(caller, data, context), context)
+                reply = await self._handle(self._incoming(caller, data, context), context)
+                if (call := current.get()) is not None:
+                    call.note(reply)
+                return reply
             finally:
                 self._bound.release(size)
                 self._counts.calls[self._name].add(time.perf_counter() - began)
@@ -148,7 +166,10 @@ class _Method:
         self._end(error, context)
 
     def _end(self, error: Exception, context: _Context) -> None:
-        self._counts.refused[self._name, code_of(error).name] += 1
+        code = code_of(error)
+        self._counts.refused[self._name, code.name] += 1
+        if (call := current.get()) is not None:
+            call.refused(code)
         tell(context, error)
 
     def _incoming(self, caller: Caller | None, data: Any, context: _Context) -> Any:
@@ -173,4 +194,6 @@ class _Method:
             raise InvalidInput("message", "cannot be decoded") from error
         if self._right is not None:
             self._admission.require(calling.get(), self._right, request)
+        if (call := current.get()) is not None:
+            call.note(request)
         return request

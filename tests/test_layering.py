@@ -26,7 +26,7 @@ ONE_PLACE = {
     "matplotlib": {"sim/canvas.py", "sim/plots.py", "sim/flow_plot.py", "sim/replay_plots.py"},
     "PIL": {"sim/canvas.py"},
     "prometheus_client": {"server/telemetry/families.py", "server/telemetry/page.py"},
-    "opentelemetry": {"server/telemetry/evaluations.py", "server/telemetry/otlp.py"},
+    "opentelemetry": {"server/telemetry/evaluations.py", "server/telemetry/otlp.py", "server/telemetry/traces.py"},
     "duckdb": {"sim/duck.py", "server/archive.py"},
 }
 """Outside things and the modules that may import them."""

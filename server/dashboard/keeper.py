@@ -28,6 +28,7 @@ from server.dashboard.ledger import RECENT
 from server.store.errors import StoreError
 from server.store.place import of_child
 from server.store.protocol import StoredEvent
+from server.telemetry import logs
 
 _log = logging.getLogger(__name__)
 
@@ -232,7 +233,7 @@ class _Lines:
 def main() -> None:
     """Runs it; see the module."""
     child.live_with_parent()
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s dashboard: %(message)s")
+    logs.write("dashboard")
     os.nice(_NICE)
     _keep(Path(sys.argv[1]))
 

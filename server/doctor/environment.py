@@ -13,12 +13,13 @@ from server import fold
 from server.doctor.finding import Finding, Severity
 from server.release import RELEASE
 from server.store.place import URL_VARIABLE
+from server.telemetry import tracing
 
 _NEWEST_TRIED = (3, 14)
 
 _EXTRAS = {
     "litellm": ("litellm", "the routing strategy for LiteLLM"),
-    "otel": ("opentelemetry.proto.collector.logs", "rewards from OpenTelemetry's evaluations"),
+    "otel": ("opentelemetry.exporter.otlp", "traces, and rewards from OpenTelemetry's evaluations"),
     "postgres": ("psycopg", "a log in PostgreSQL, for several replicas"),
     "ray": ("ray", "replay and simulate on a cluster"),
 }
@@ -36,6 +37,8 @@ class Environment(msgspec.Struct, frozen=True, kw_only=True):
     """By the path of each library of linear algebra, when it is held as the service holds it."""
     store_url: bool
     """Whether the environment names a database to keep the log in."""
+    traces_asked_by: str
+    """The variable that asks for traces; empty: none does."""
 
     @classmethod
     def here(cls) -> "Environment":
@@ -51,6 +54,7 @@ class Environment(msgspec.Struct, frozen=True, kw_only=True):
                 if library["user_api"] == "blas"
             },
             store_url=bool(os.environ.get(URL_VARIABLE)),
+            traces_asked_by=tracing.asked_by(),
         )
 
     def facts(self) -> list[tuple[str, str]]:
@@ -80,6 +84,14 @@ def check(environment: Environment) -> Iterator[Finding]:
             where="this machine",
             found=f"{URL_VARIABLE} names a database, and psycopg is not installed",
             remedy="pip install 'pointsman[postgres]'",
+        )
+    if environment.traces_asked_by and not environment.extras["otel"]:
+        yield Finding(
+            code="extra-missing",
+            severity=Severity.ERROR,
+            where="this machine",
+            found=f"{environment.traces_asked_by} asks for traces, and OpenTelemetry is not installed: there are none",
+            remedy="pip install 'pointsman[otel]', or set OTEL_TRACES_EXPORTER=none",
         )
     many = max(environment.blas_threads.values(), default=0)
     if many != 1:

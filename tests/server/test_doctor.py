@@ -420,6 +420,8 @@ def test_what_is_wrong_with_what_it_runs_on():
     without = dict.fromkeys(Environment.here().extras, False)
     assert codes(extras=without) == []
     assert codes(extras=without, store_url=True) == ["extra-missing"]
+    assert codes(extras=without, traces_asked_by="OTEL_TRACES_EXPORTER") == ["extra-missing"]
+    assert codes(store_url=True, traces_asked_by="OTEL_TRACES_EXPORTER") == []
 
 
 def test_extras_that_are_not_installed_are_seen():
