@@ -20,6 +20,7 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from bandit.errors import InvalidInput
+from bandit.types import RouterSettings
 from pointsman.v1 import routing_pb2
 from server.release import RELEASE
 
@@ -100,6 +101,8 @@ class TracedCall:
             if field is None or field.type != FieldDescriptor.TYPE_STRING:
                 continue
             value = getattr(message, name)
+            if name == "router" and message.DESCRIPTOR.file is routing_pb2.DESCRIPTOR:
+                value = value or RouterSettings().id
             # What is longer is no id, and will be refused.
             if value and isinstance(value, str) and len(value) <= _LONGEST_ID:
                 self._span.set_attribute(f"pointsman.{name}", value)

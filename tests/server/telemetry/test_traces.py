@@ -112,6 +112,7 @@ def test_calls_become_spans_of_the_callers_trace(serving, tmp_path, collector, m
         "rpc.service": "pointsman.v1.Routing",
         "rpc.method": "Select",
         "rpc.grpc.status_code": 0,
+        "pointsman.router": "default",
         "pointsman.session_id": "s1",
         "pointsman.decision_id": choice.decision_id,
         "pointsman.arm": choice.arm,
