@@ -82,6 +82,8 @@ class TracedCall:
     def __init__(self, tracer: trace.Tracer, span: trace.Span) -> None:
         self._tracer = tracer
         self._span = span
+        self._sampled = span.is_recording()
+        self._about: dict[str, str] = {}
         self._code = grpc.StatusCode.OK
 
     @property
@@ -91,7 +93,7 @@ class TracedCall:
 
     def note(self, message: Message) -> None:
         """See `Call`."""
-        if not self._span.is_recording():
+        if not self._sampled:
             return
         if isinstance(message, routing_pb2.EscalateResponse):
             message = message.next
@@ -105,20 +107,24 @@ class TracedCall:
                 value = value or RouterSettings().id
             # What is longer is no id, and will be refused.
             if value and isinstance(value, str) and len(value) <= _LONGEST_ID:
-                self._span.set_attribute(f"pointsman.{name}", value)
+                self._about[f"pointsman.{name}"] = value
 
     def refused(self, code: grpc.StatusCode) -> None:
         """See `Call`."""
         self._code = code
 
-    def part(self, name: str) -> trace.Span:
+    def part(self, name: str) -> trace.Span | None:
         """See `Call`."""
+        if not self._sampled:
+            return None
         return self._tracer.start_span(name, context=trace.set_span_in_context(self._span))
 
     def ended(self, task: "asyncio.Task[Any]") -> None:
         """See `Call`."""
+        if not self._sampled:
+            return
         code = grpc.StatusCode.CANCELLED if task.cancelled() else self._code
-        self._span.set_attribute("rpc.grpc.status_code", code.value[0])
+        self._span.set_attributes({**self._about, "rpc.grpc.status_code": code.value[0]})
         if code in _FAULTS:
             self._span.set_status(trace.StatusCode.ERROR)
         self._span.end()

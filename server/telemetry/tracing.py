@@ -42,8 +42,8 @@ class Call(Protocol):
         """It ends with that code."""
         ...
 
-    def part(self, name: str) -> Part:
-        """Begins a part of it."""
+    def part(self, name: str) -> Part | None:
+        """Begins a part of it; None where the call is not sampled."""
         ...
 
     def ended(self, task: Any) -> None:
@@ -68,7 +68,7 @@ current: ContextVar[Call | None] = ContextVar("current", default=None)
 
 
 def begin_part(name: str) -> Part | None:
-    """Begins a part of the current call, where it is traced."""
+    """Begins a part of the current call; None where that is not traced."""
     call = current.get()
     return call.part(name) if call is not None else None
 
