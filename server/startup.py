@@ -98,11 +98,15 @@ def _configure(
         if config.bundled and configuration.settings is not None:
             # What nobody configured is a proposal for a log that has no such router yet.
             continue
-        for event in changes(configuration, file, at_us=at_us):
+        changed = changes(configuration, file, at_us=at_us)
+        for event in changed:
             configuration = configuration.apply(event)
             events.append(_logged(file.settings.id, event, at_us))
         assert configuration.settings is not None, "the file has settings"
-        require_sound(configuration, configuration.settings)
+        if changed:
+            # What the log alone says has been served like that: a policy that was taken back, or an import, may have
+            # brought a baseline that is retired.
+            require_sound(configuration, configuration.settings)
     if events:
         append(events)
     return bool(events)

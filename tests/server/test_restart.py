@@ -9,6 +9,7 @@ from bandit.events import ArmPut, AvailabilitySet, Configured, RouterPut
 from bandit.promotion import create, promote
 from bandit.types import Arm, Objective, PolicyStage, Price, RouterSettings
 from pointsman.v1 import admin_pb2 as pb
+from pointsman.v1 import events_pb2
 from server.reconfigure import changes
 
 FILE = """
@@ -162,3 +163,29 @@ def test_a_file_that_contradicts_the_log_is_refused_at_the_start(serving, tmp_pa
     baseline = FILE.format(price=1, value=5).replace("[router]", '[router]\nbaseline_arm = "b"')
     with pytest.raises(AssertionError, match="never said that it is ready"):
         serving(tmp_path / "data", baseline)
+
+
+def test_a_baseline_that_an_import_brings_back_from_retirement_is_no_reason_not_to_start(serving, tmp_path):
+    config = FILE.format(value=1.0, price=1.0)
+    server = serving(tmp_path / "data", config)
+
+    def baseline(arm: str) -> None:
+        settings = pb.RouterSettings(baseline_arm=arm)
+        server.admin.UpdateRouter(pb.UpdateRouterRequest(settings=settings), timeout=30)
+
+    def in_force() -> str:
+        return server.admin.GetRouter(pb.GetRouterRequest(), timeout=30).router.settings.baseline_arm
+
+    baseline("b")
+    exported = server.events.ExportEvents(events_pb2.ExportEventsRequest(), timeout=30)
+    (event,) = [event for chunk in exported for event in chunk.events if event.kind == "router_put"][-1:]
+    baseline("a")
+    server.admin.RetireArm(pb.RetireArmRequest(arm="b"), timeout=30)
+    event.sequence, event.digest, event.request_key = 0, b"", b""
+    event.body = event.body.replace(b'"seed":0', b'"seed":1')
+    server.events.ImportEvents(iter([events_pb2.ImportEventsRequest(events=[event])]), timeout=30)
+    assert in_force() == "b"
+    assert server.stop() == 0
+    server = serving(tmp_path / "data", config)
+    assert in_force() == "b"
+    assert server.stop() == 0
