@@ -8,7 +8,6 @@ import asyncio
 import logging
 import os
 import sys
-import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -51,7 +50,10 @@ class Inspection:
             *self._command, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE
         )
         try:
-            said, _ = await inspector.communicate()
+            assert inspector.stdout is not None
+            # Its input stays open: by its end the child knows that there is nobody to tell.
+            said = await inspector.stdout.read()
+            await inspector.wait()
         finally:
             if inspector.returncode is None:
                 inspector.kill()
@@ -75,14 +77,17 @@ def main() -> None:
     child.live_with_parent()
     # Whoever waits for an answer goes first.
     os.nice(10)
-    found = msgspec.json.encode(_verified(of_child(Path(sys.argv[1]))))
+    problems = _verified(of_child(Path(sys.argv[1])))
+    if problems is None:
+        return
+    found = msgspec.json.encode(problems)
     # Nobody to tell: the parent is gone.
     with suppress(BrokenPipeError):
         os.write(1, found)
 
 
-def _verified(place: Place) -> list[Problem]:
-    """What is wrong with the log. A database may be away for a while."""
+def _verified(place: Place) -> list[Problem] | None:
+    """What is wrong with the log, which may be away for a while; None where the parent is gone meanwhile."""
     while True:
         try:
             reader = place.reader()
@@ -94,7 +99,8 @@ def _verified(place: Place) -> list[Problem]:
             _log.warning("the log cannot be verified now: %s", error)
         except StoreDamaged as error:
             return [Problem(error.seq, error.what)]
-        time.sleep(_RETRY_SECONDS)
+        if not child.wait(_RETRY_SECONDS):
+            return None
 
 
 if __name__ == "__main__":

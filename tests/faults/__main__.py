@@ -73,7 +73,7 @@ def _try(name: str, asked: argparse.Namespace, console: Console) -> dict[str, An
     share = asked.minutes / timed if timed and asked.minutes else asked.share
     entry: dict[str, Any] = {"name": name, "aim": module.AIM, "share_of_the_aim": share, "seed": asked.seed}
     begun = time.monotonic()
-    with bar, tempfile.TemporaryDirectory(prefix=f"pointsman-{name}-") as folder:
+    with bar, tempfile.TemporaryDirectory(prefix=f"pointsman-{name}-", ignore_cleanup_errors=True) as folder:
         task = bar.add_task(name, total=1)
         trial = Trial(
             folder=Path(folder),

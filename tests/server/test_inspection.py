@@ -1,6 +1,8 @@
 """A log that is damaged behind what a start looks at: it is found, the event is named, and nothing is added to it."""
 
 import sqlite3
+import subprocess
+import sys
 import time
 import urllib.error
 import urllib.request
@@ -91,3 +93,10 @@ def test_a_whole_log_stays_in_service(serving: Serve, tmp_path: Path, capfd: pyt
     until(verified)
     assert health_of(server) == ("SERVING", 200)
     assert server.stop() == 0
+
+
+def test_who_has_nobody_to_tell_ends_although_the_log_never_comes(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "server.inspection", str(tmp_path / "nothing")]
+    ended = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=60, check=False)
+    assert (ended.returncode, ended.stdout) == (0, b"")
+    assert b"cannot be verified now" in ended.stderr
