@@ -95,20 +95,6 @@ class Evaluation:
         )
         return self._metrics(self.candidate.success + taken - told, self.candidate.cost)
 
-    def unbalanced(self, who: str = "") -> float:
-        """By how many standard errors the weights of the candidate, or of the ``"baseline "``, go with what the model
-        foretold of its sessions: 0 but for chance where propensities are true in every context, not just on average.
-        The greater of success and dollars."""
-        return max(abs(self._unbalanced(who, metric)) for metric in (SUCCESS, COST))
-
-    def _unbalanced(self, who: str, metric: int) -> float:
-        both, mass, foretold = (self._rows.at(f"{who}{of}") for of in (f"balance{metric}", "mass", f"dm{metric}"))
-        gradient = np.zeros_like(self._mean)
-        gradient[[both, mass, foretold]] = 1.0, -self._mean[foretold], -self._mean[mass]
-        variance = self._moments.variance(gradient)
-        gap = float(self._mean[both] - self._mean[mass] * self._mean[foretold])
-        return gap / math.sqrt(variance) if variance > 0.0 else 0.0
-
     def untold(self, metric: str) -> tuple[Interval, Interval, Interval]:
         """Share of what counts of the candidate's sessions, and of the baseline's, in which success or the cost of an
         attempt was not told, and by how much the former is the larger."""
@@ -262,7 +248,7 @@ class Rows:
             names += [f"W{t}", *(f"W{t} r{m}" for m in both)]
         for who in ("", "baseline ") if with_baseline else ("",):
             names += [f"{who}h", *(f"{who}{name}{m}" for name in ("h V", "dm") for m in both)]
-            names += [f"{who}mass", *(f"{who}{name}{m}" for name in ("balance", "lost", "kept2") for m in both)]
+            names += [f"{who}mass", *(f"{who}{name}{m}" for name in ("lost", "kept2") for m in both)]
             for t in range(steps):
                 names += [f"{who}h W{t}", *(f"{who}h W{t} e{m}" for m in both)]
             names += [f"{who}h2 spread{j}" for j in range(3)]
@@ -307,9 +293,8 @@ class Rows:
             if side is not None:
                 put(f"{who}h", side.weight)
                 self._put_robust(who, side, put)
-                foretold, final = estimators.direct(side.trajectories), side.trajectories.mass[:, -1]
-                put(f"{who}dm", foretold)
-                put(f"{who}balance", final[:, None] * foretold)
+                put(f"{who}dm", estimators.direct(side.trajectories))
+                final = side.trajectories.mass[:, -1]
                 lost = _lost(piece, side.trajectories.weights, final)
                 put(f"{who}mass", final)
                 put(f"{who}lost", lost)

@@ -261,15 +261,15 @@ def _learned(candidate: Candidate) -> list[str]:
 def _doubts(evaluation: Evaluation) -> list[str]:
     """Why the log cannot tell of a candidate, or of its baseline, in words."""
     trust, baseline = evaluation.trust, evaluation.baseline_trust
-    doubts = _unsupported(trust, evaluation.unbalanced())
+    doubts = _unsupported(trust)
     if baseline is not None:
-        doubts += [f"of the baseline: {doubt}" for doubt in _unsupported(baseline, evaluation.unbalanced("baseline "))]
+        doubts += [f"of the baseline: {doubt}" for doubt in _unsupported(baseline)]
     if trust.lottery_p < _LOTTERY_P:
         doubts.append(f"the logged propensities are not those of what was taken (p = {trust.lottery_p:.1g})")
     return doubts
 
 
-def _unsupported(trust: Trust, unbalanced: float) -> list[str]:
+def _unsupported(trust: Trust) -> list[str]:
     doubts = []
     if trust.effective_sample_size < _LEAST_SAMPLE:
         doubts.append(f"the effective sample is {trust.effective_sample_size:.0f} sessions, less than {_LEAST_SAMPLE}")
@@ -277,11 +277,10 @@ def _unsupported(trust: Trust, unbalanced: float) -> list[str]:
         doubts.append(f"at {trust.unsupported_decisions} decisions it may take what the log never would have")
     if abs(trust.mean_weight_z) > _WEIGHT_Z:
         doubts.append(f"the mean weight is {trust.mean_weight:.3f}, {abs(trust.mean_weight_z):.1f} errors from 1")
-    # Of a smaller sample the errors are not known well enough, and it is refused anyway.
-    if unbalanced > _WEIGHT_Z and trust.effective_sample_size >= _LEAST_SAMPLE:
+    if trust.imbalance_z > _WEIGHT_Z:
         doubts.append(
-            f"its weights go with what is foretold of sessions, {unbalanced:.1f} errors: propensities are not those of "
-            "every context"
+            f"its weights go with what is foretold of sessions, {trust.imbalance_z:.1f} errors: propensities are not "
+            "those of every context"
         )
     return doubts
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import special
 
+from bandit import estimators
 from bandit.estimators import Trajectories
 from sim.nuisances import View
 from sim.piece import Bools, Piece
@@ -35,6 +36,9 @@ class Trust:
     """Expected to be 1 where the log supports all that the candidate does."""
     mean_weight_z: float
     """By how many standard errors it is not."""
+    imbalance_z: float
+    """By how many standard errors weights go with what was foretold of sessions, success or dollars, whichever does
+    more: 0 but for chance where propensities are true in every context, and not on average only."""
     max_weight: float
     min_propensity: float
     """The least propensity of an action that was taken."""
@@ -55,6 +59,10 @@ class Tally:
         self._sessions = self._decisions = self._unsupported = self._missing = self._missing_costs = 0
         self._weight = self._square = self._largest = self._foretold = 0.0
         self._least = 1.0
+        self._joint = np.zeros((3, 3, 2))
+        """Sums of weight ** a * foretold ** b, of success and of dollars."""
+        self._chance = np.zeros((3, 2))
+        """Sums of the weight's foretold variance * foretold ** b."""
         self._gap = np.zeros(n_actions)
         self._covariance = np.zeros((n_actions, n_actions))
 
@@ -78,7 +86,11 @@ class Tally:
         self._unsupported += int((unsupported & drawn & (seen.trajectories.reached > 0.0)).sum())
         self._missing += int(np.isnan(piece.success[free]).sum())
         self._missing_costs += int((np.isnan(piece.cost_usd) & there).sum())
-        self._foretold += _foretold_square(piece, seen)[free].sum()
+        square = _foretold_square(piece, seen)[free]
+        self._foretold += square.sum()
+        foretold = estimators.direct(seen.trajectories)[free] ** np.arange(3)[:, None, None]
+        self._joint += np.einsum("an,bnm->abm", final ** np.arange(3)[:, None], foretold)
+        self._chance += np.einsum("n,bnm->bm", square, foretold)
         self._weight += float(final.sum())
         self._square += float(np.square(final).sum())
         self._largest = max(self._largest, float(final.max(initial=0.0)))
@@ -113,6 +125,7 @@ class Tally:
             effective_sample_size=self._weight**2 / self._square if self._square > 0.0 else 0.0,
             mean_weight=mean,
             mean_weight_z=(mean - 1.0) / math.sqrt(variance) if variance > 0.0 else 0.0,
+            imbalance_z=self._imbalance_z(n, mean),
             max_weight=self._largest,
             min_propensity=self._least,
             unsupported_decisions=self._unsupported,
@@ -120,6 +133,23 @@ class Tally:
             missing_costs=self._missing_costs,
             lottery_p=self._lottery_p(),
         )
+
+    def _imbalance_z(self, n: int, mean: float) -> float:
+        """The greater of |covariance of weight and foretold| over its error, which is learned from the products about
+        the means, and foretold as in `trust`."""
+        sums, about = self._joint / n, np.array([1.0, -mean])
+        centre = sums[0, 1]
+
+        def squared(moments: Floats) -> Floats:
+            # Of what was foretold, about its mean.
+            return np.asarray(moments[2] - 2.0 * centre * moments[1] + centre**2 * moments[0])
+
+        found = squared(sums[2]) - 2.0 * mean * squared(sums[1]) + mean**2 * squared(sums[0])
+        covariance = np.tensordot(about, sums[[1, 0], 1], axes=1)
+        variance = np.maximum(found - covariance**2, squared(self._chance / n)) / n
+        # What is foretold alike of all goes with nothing, but for rounding.
+        real = (squared(sums[0]) > 1e-12 * sums[0, 2]) & (variance > 0.0)
+        return float((np.abs(covariance[real]) / np.sqrt(variance[real])).max(initial=0.0))
 
     def _lottery_p(self) -> float:
         """Chi-square of how often each action was taken against its propensities: d' C^+ d, with C the covariance of

@@ -149,7 +149,7 @@ def one_log(data: Path, pool: str, logging: str, seed: int, sessions: int) -> di
                     truth = _truth(data, pool, name)
                 evaluation = evaluate(log, candidate, value_usd=TERMS.value_usd)
                 others = evaluation.others
-                row = [evaluation.trust.effective_sample_size, evaluation.unbalanced()]
+                row = [evaluation.trust.effective_sample_size, evaluation.trust.imbalance_z]
                 for metric, true in zip(METRICS, truth, strict=True):
                     interval = evaluation.level(metric)
                     said = [getattr(others[estimator], metric).value for estimator in ("ips", "snips", "dm")]

@@ -69,7 +69,15 @@ def through_grpc(world: Table, address: str) -> Played:
     return played
 
 
-@pytest.mark.parametrize("policy", ["thompson", "thompson-single", "linucb", "vw:squarecb"])
+@pytest.mark.parametrize(
+    "policy",
+    [
+        "thompson",
+        "vw:squarecb",
+        pytest.param("thompson-single", marks=pytest.mark.long),
+        pytest.param("linucb", marks=pytest.mark.long),
+    ],
+)
 def test_same_decisions(policy: str, serving, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     world = synthetic.sample("correlated", n_tasks=SESSIONS, seed=5)
     server = serving(tmp_path / "data", configuration(world, policy))

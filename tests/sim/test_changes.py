@@ -80,6 +80,7 @@ def test_an_arm_whose_price_was_cut_is_taken_far_more_often() -> None:
     assert after > 2.0 * before
 
 
+@pytest.mark.long
 def test_a_new_arm_that_deserves_it_is_in_use_within_150_sessions() -> None:
     """It begins at least a sixth of sessions 100 to 150 after it came.
 

@@ -77,6 +77,7 @@ def test_a_killed_worker_changes_nothing(tmp_path: Path) -> None:
     assert sorted(told) == list(range(6))
 
 
+@pytest.mark.long
 def test_a_killed_node_changes_nothing(cluster: "Cluster") -> None:
     lost = cluster.add_node(num_cpus=1)
     cluster.wait_for_nodes()
@@ -97,6 +98,7 @@ def test_what_a_task_raises_is_raised_here(cluster: "Cluster") -> None:
         on_cluster(cluster.address, _refuse, None, 4, lambda _: None)
 
 
+@pytest.mark.long
 def test_runs_are_those_of_one_process(cluster: "Cluster") -> None:
     terms = Terms()
     policies = {name: runner.plain(name, terms) for name in ("thompson", "uniform")}

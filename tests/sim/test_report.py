@@ -113,6 +113,7 @@ def test_small_and_odd_runs_have_a_report(words: list[str], tmp_path: Path) -> N
     reported(tmp_path, ["--outcomes", outcomes(tmp_path, tuple("abcdefghi")), *words])
 
 
+@pytest.mark.long
 def test_thirty_arms_have_a_report(tmp_path: Path) -> None:
     arms = tuple(f"arm number {k}" for k in range(30))
     page = reported(tmp_path, ["--outcomes", outcomes(tmp_path, arms, 40), "--seeds", "1"])

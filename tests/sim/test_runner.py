@@ -47,6 +47,7 @@ def test_fixed_policies_come_to_exactly_their_reference(policy: str, ladder: tup
     assert run.cost_usd == pytest.approx(expected.cost_usd[run.task], abs=1e-12)
 
 
+@pytest.mark.long
 def test_chances_detection_and_false_alarms_agree_with_the_reference_on_average() -> None:
     """Utility within 5 standard errors: a false failure in 1.7 million."""
     world = table(binary=False, n_tasks=10)
@@ -314,6 +315,7 @@ def test_decisions_are_made_at_the_price_of_the_budget(monkeypatch: pytest.Monke
     assert max(prices) > 0.0
 
 
+@pytest.mark.long
 def test_a_policy_that_learns_keeps_a_budget() -> None:
     """Costs come 100 sessions late; what is still untold at the end has a standard deviation of 0.7 % of the budget.
 
