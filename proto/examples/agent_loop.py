@@ -8,19 +8,19 @@ models are called as the arms are. Besides Pointsman's client (`pip install ./pr
 """
 
 import argparse
+import http.client
 import json
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 import time
-import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import pointsman
 from pointsman import EscalationReason, ProgressAction, ProgressSignals, Usage
@@ -53,6 +53,12 @@ def main() -> int:
     parser.add_argument("--server", default="127.0.0.1:50051", metavar="HOST:PORT", help="Pointsman's")
     parser.add_argument("--baseline", metavar="ARM", help="the model to take while Pointsman is out of reach")
     asked = parser.parse_args()
+    if not asked.file.is_file():
+        parser.error(f"--file: there is no {asked.file}")
+    if not (words := asked.check.split()) or shutil.which(words[0]) is None:
+        parser.error(f"--check: there is no command {asked.check!r}")
+    if not os.environ.get("OPENAI_BASE_URL", "").startswith(("http://", "https://")):
+        parser.error("OPENAI_BASE_URL has to name the endpoint")
     with pointsman.Client(asked.server, baseline_arm=asked.baseline) as client:
         return 0 if mend(client, asked.task, asked.file, asked.check) else 1
 
@@ -79,6 +85,8 @@ def mend(client: pointsman.Client, task: str, file: Path, check: str) -> bool:
         if not resolved:
             following = client.escalate(choice, reason=reason, usage=usage, latency_seconds=seconds)
         if following is None:
+            if not resolved:
+                file.write_text(original)
             client.reward(
                 decision_id=choice.decision_id,
                 success=float(resolved),
@@ -98,11 +106,10 @@ def work(attempt: Attempt, model: str, task: str, file: Path, check: str) -> Ite
     began = time.monotonic()
     messages = [{"role": "user", "content": ASK.format(task=task, file=file.name, text=file.read_text())}]
     for turn in range(1, TURNS + 1):
-        answer = complete(model, messages)
-        attempt.usage.input_tokens += answer["usage"]["prompt_tokens"]
-        attempt.usage.output_tokens += answer["usage"]["completion_tokens"]
+        said, usage = complete(model, messages)
+        attempt.usage.input_tokens += usage["prompt_tokens"]
+        attempt.usage.output_tokens += usage["completion_tokens"]
         attempt.seconds = time.monotonic() - began
-        said = answer["choices"][0]["message"]["content"]
         if block := re.search(r"```\w*\n(.*?)```", said, re.DOTALL):
             file.write_text(block[1])
         ran = subprocess.run(shlex.split(check), cwd=file.parent, capture_output=True, text=True, check=False)
@@ -114,18 +121,22 @@ def work(attempt: Attempt, model: str, task: str, file: Path, check: str) -> Ite
         yield ProgressSignals(turns=turn, tool_calls=turn, failed_tests=turn, usage=attempt.usage)
 
 
-def complete(model: str, messages: list[dict[str, str]]) -> Any:
-    """One answer of the endpoint. Raises ProviderFailed where there is none to be had."""
+def complete(model: str, messages: list[dict[str, str]]) -> tuple[str, dict[str, int]]:
+    """What the model says, and the tokens that it took. Raises ProviderFailed where no such answer is to be had."""
     request = urllib.request.Request(
         f"{os.environ['OPENAI_BASE_URL']}/chat/completions",
         json.dumps({"model": model, "messages": messages}).encode(),
         {"Content-Type": "application/json", "Authorization": f"Bearer {os.environ.get('OPENAI_API_KEY', '')}"},
     )
     try:
-        with urllib.request.urlopen(request, timeout=600) as answer:
-            return json.load(answer)
-    except (urllib.error.URLError, TimeoutError) as error:
+        with urllib.request.urlopen(request, timeout=600) as reply:
+            answer = json.load(reply)
+        said = (answer["choices"][0]["message"]["content"] or "").encode(errors="replace").decode()
+        return said, {name: int(answer["usage"][name]) for name in ("prompt_tokens", "completion_tokens")}
+    except (OSError, http.client.HTTPException) as error:
         raise ProviderFailed(str(error)) from error
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        raise ProviderFailed(f"its answer is none of a chat completion: {error!r}") from error
 
 
 if __name__ == "__main__":

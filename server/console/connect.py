@@ -28,8 +28,11 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def token(asked: argparse.Namespace) -> str:
-    """The bearer token; empty: none."""
-    return str(asked.token or os.environ.get(_TOKEN_VARIABLE, ""))
+    """The bearer token; empty: none. Raises InvalidInput where it cannot be one, without quoting it."""
+    given = str(asked.token or os.environ.get(_TOKEN_VARIABLE, ""))
+    if not given.isascii() or not given.isprintable():
+        raise InvalidInput("--token", f"it, or {_TOKEN_VARIABLE}, holds characters that no token has")
+    return given
 
 
 def credentials(asked: argparse.Namespace) -> grpc.ChannelCredentials | None:

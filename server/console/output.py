@@ -86,7 +86,7 @@ class Output:
 
     def _write(self, text: str, how: str) -> None:
         try:
-            with Path(str(self._target)).open(how, encoding="utf-8") as file:
+            with Path(str(self._target)).open(how, encoding="utf-8", errors="replace") as file:
                 file.write(text)
         except (OSError, ValueError) as error:
             why = error.strerror if isinstance(error, OSError) else error

@@ -38,10 +38,10 @@ def _doctor(asked: argparse.Namespace) -> int:
         output = Output(asked.json)
         here = Environment.here()
         found = list(_findings(asked, here))
+        output.json(msgspec.to_builtins({"environment": here, "findings": found}))
     except InvalidInput as error:
         print(f"pointsman {asked.command}: {plain(str(error))}", file=sys.stderr)
         return 2
-    output.json(msgspec.to_builtins({"environment": here, "findings": found}))
     _show(here, found, output)
     return int(any(finding.severity is Severity.ERROR for finding in found))
 

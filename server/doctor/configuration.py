@@ -25,7 +25,7 @@ def check(path: Path, now: float) -> Iterator[Finding]:
             severity=Severity.ERROR,
             where=str(path),
             found=str(error),
-            remedy='correct that key; every key stands in the README under "The service"',
+            remedy='correct the file; every key stands in the README under "The service"',
         )
         return
     raw = tomllib.loads(config.source.text)

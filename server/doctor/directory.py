@@ -134,7 +134,7 @@ def _log(path: Path) -> Iterator[Finding]:
             remedy="do not serve from it: keep a copy, see all of it with `pointsman check`, and restore a backup "
             'with what the archive has beyond it (README, "Backup and restore")',
         )
-    except StoreError as error:
+    except (StoreError, OSError) as error:
         yield Finding(
             code="log-unreadable",
             severity=Severity.ERROR,
@@ -149,7 +149,17 @@ def _archive(path: Path, reader: EventReader) -> Iterator[Finding]:
     last = reader.last_seq
     if not root.is_dir() or not last:
         return
-    upto = read_number(root / "upto")
+    try:
+        upto = read_number(root / "upto")
+    except (ValueError, OSError) as error:
+        yield Finding(
+            code="archive-unreadable",
+            severity=Severity.ERROR,
+            where=str(root / "upto"),
+            found=str(error),
+            remedy="move the archive away: a server writes it anew from the log",
+        )
+        return
     waiting, newest = reader.event(upto + 1), reader.event(last)
     if waiting is None or newest is None:
         return

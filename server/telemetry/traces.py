@@ -43,11 +43,15 @@ class Traces:
     """See `Tracing`."""
 
     def __init__(self, exporters: str, environment: Mapping[str, str]) -> None:
-        """`exporters` are names with commas between, such as `otlp`. Raises InvalidInput where one is not installed."""
+        """`exporters` are names with commas between, such as `otlp`. Raises InvalidInput where one is not installed, or
+        refuses what its variables say."""
         self._exporters = [_exporter(name.strip(), environment) for name in exporters.split(",")]
         self._provider = TracerProvider(resource=_resource(), shutdown_on_exit=False)
         for exporter in self._exporters:
-            self._provider.add_span_processor(BatchSpanProcessor(exporter))
+            try:
+                self._provider.add_span_processor(BatchSpanProcessor(exporter))
+            except ValueError as error:
+                raise InvalidInput("OTEL_BSP_*", str(error)) from error
         self._tracer = self._provider.get_tracer("pointsman", RELEASE)
         self._caller = TraceContextTextMapPropagator()
         # What callers send as their trace is quoted there, whatever it is.
@@ -141,7 +145,7 @@ def _exporter(name: str, environment: Mapping[str, str]) -> SpanExporter:
     for found in entry_points(group="opentelemetry_traces_exporter", name=name):
         try:
             exporter = found.load()()
-        except ValueError as error:
+        except Exception as error:  # of its own, and of the library's beneath it
             raise InvalidInput(
                 "OTEL_EXPORTER_OTLP_*", f"the exporter {name!r} refuses its settings: {error}"
             ) from error

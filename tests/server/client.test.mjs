@@ -71,12 +71,15 @@ test("bad and hostile values are refused by name, and the service stays up", () 
   }));
 
 test("settings are checked, and a token does not travel in plaintext", async () => {
-  for (const wrong of [{ timeoutMs: 0 }, { timeoutMs: NaN }, { retries: -1 }]) {
+  for (const wrong of [{ timeoutMs: 0 }, { timeoutMs: NaN }, { timeoutMs: 3e9 }, { retries: -1 }, { token: "a\n" }]) {
     assert.throws(() => new Client(SERVER, wrong), RangeError);
   }
   for (const target of ["example.org:1", "10.0.0.1:1", "[::2]:1"]) {
     assert.throws(() => new Client(target, { token: "secret" }), /plaintext/);
   }
+  const closed = new Client(SERVER);
+  closed.close();
+  await assert.rejects(closed.select({}), /closed/);
   for (const target of ["localhost:1", "127.0.0.2:1", "[::1]:1"]) new Client(target, { token: "secret" }).close();
   await connected(SERVER, {}, async (client) => {
     for (const ids of [{}, { decisionId: "d", sessionId: "s" }]) {

@@ -28,7 +28,7 @@ CHECK = f'{sys.executable} -c "import calc; assert calc.double(5) == 10, calc.do
 
 
 class Endpoint(BaseHTTPRequestHandler):
-    """`broken` is away, `small` is always wrong, `big` is right once it has seen the complaint."""
+    """`broken` is away, `odd` answers nonsense, `small` is wrong, `big` is right once it has seen the complaint."""
 
     def do_POST(self) -> None:
         asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
@@ -39,7 +39,7 @@ class Endpoint(BaseHTTPRequestHandler):
         answer = {"choices": [{"message": message}], "usage": {"prompt_tokens": 100, "completion_tokens": 20}}
         self.send_response(status)
         self.end_headers()
-        self.wfile.write(json.dumps(answer).encode())
+        self.wfile.write(b'{"choices": []}' if model == "odd" else json.dumps(answer).encode())
 
     def log_message(self, format: str, *arguments: object) -> None:
         pass
@@ -94,6 +94,15 @@ def test_without_pointsman_the_baseline_does_the_work(endpoint, tmp_path):
 
 
 def test_what_nobody_can_do_is_said(serving, endpoint, tmp_path):
-    server = serving(tmp_path / "data", CONFIG.replace("broken>small>big", "small"))
-    assert agent(tmp_path, endpoint, "--server", server.grpc).returncode == 1
+    server = serving(tmp_path / "data", CONFIG.replace("broken>small>big", "odd>small") + '[[arms]]\nid = "odd"\n')
+    ended = agent(tmp_path, endpoint, "--server", server.grpc)
+    assert ended.returncode == 1 and "odd: its answer is none" in ended.stderr
+    assert (tmp_path / "calc.py").read_text() == WRONG, "nobody's try is left behind"
     assert server.stop() == 0
+
+
+def test_bad_usage_begins_no_session(tmp_path):
+    for flags in (("--file", "nothing"), ("--check", "no-such-command"), ("--check", "")):
+        ended = agent(tmp_path, "http://127.0.0.1:1/v1", *flags)
+        assert ended.returncode == 2 and flags[0] in ended.stderr
+    assert agent(tmp_path, "nonsense").returncode == 2

@@ -526,3 +526,14 @@ def test_help_names_every_flag_without_a_server(capsys):
             main([command, "--help"])
         assert end.value.code == 0
         assert "--json" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", ["status", "doctor"])
+def test_a_token_that_cannot_be_one_is_not_quoted(command, capsys, monkeypatch):
+    monkeypatch.setenv("POINTSMAN_TOKEN", "SECRET\r")
+    assert main([command, "--server", "127.0.0.1:1"]) == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and "--token" in said and "SECRET" not in said
+    with pytest.raises(ValueError, match="token holds") as caught:
+        Client("127.0.0.1:1", token="SECRET\r")
+    assert "SECRET" not in str(caught.value)

@@ -204,6 +204,18 @@ def test_a_damaged_log_and_a_missing_head(doctor, data_dir):
     assert status == 1 and found["log-damaged"]["found"].startswith("event 41")
 
 
+def test_a_head_and_an_archive_that_cannot_be_read(doctor, data_dir):
+    head = (data_dir / "head").read_bytes()
+    (data_dir / "archive").mkdir(exist_ok=True)
+    (data_dir / "archive" / "upto").write_text("nonsense")
+    assert "archive-unreadable" in doctor("--data-dir", str(data_dir))[1]
+    (data_dir / "head").unlink()
+    (data_dir / "head").mkdir()
+    assert "log-unreadable" in doctor("--data-dir", str(data_dir))[1]
+    (data_dir / "head").rmdir()
+    (data_dir / "head").write_bytes(head)
+
+
 def test_a_log_of_another_schema(doctor, data_dir):
     (data_dir / "events.db").unlink()
     assert "log-unreadable" in doctor("--data-dir", str(data_dir))[1]

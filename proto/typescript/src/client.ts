@@ -46,12 +46,14 @@ export { type Feature, type Features, Text } from "./features.js";
 
 const FIRST_PAUSE_MS = 50;
 const LONGEST_PAUSE_MS = 1000;
+/** Node's timers know no longer time. */
+const LONGEST_TIMEOUT_MS = 2 ** 31 - 1;
 
 /** What a client is told; every setting has a default. */
 export interface Settings {
   /** The router of all calls; empty means `default`. */
   router?: string;
-  /** Deadline of each call in milliseconds, its retries included; above 0. 5000. */
+  /** Deadline of each call in milliseconds, its retries included; above 0, 2 ** 31 - 1 at most. 5000. */
   timeoutMs?: number;
   /** How often a call that found the service unavailable, or too busy, is sent again at most; 0 or more. 4. */
   retries?: number;
@@ -87,6 +89,7 @@ export class Client {
   readonly #headers: Record<string, string>;
   readonly #session: Http2SessionManager;
   readonly #transport: Transport;
+  #closed = false;
 
   /**
    * `target` is HOST:PORT. Throws RangeError for a setting outside its domain, and Error where a token would travel in
@@ -94,8 +97,11 @@ export class Client {
    */
   constructor(target = "127.0.0.1:50051", settings: Settings = {}) {
     const { router = "", timeoutMs = 5000, retries = 4, baselineArm, token = "", tls } = settings;
-    if (!(timeoutMs > 0)) throw new RangeError(`timeoutMs is ${timeoutMs}: must be above 0`);
+    if (!(timeoutMs > 0 && timeoutMs <= LONGEST_TIMEOUT_MS)) {
+      throw new RangeError(`timeoutMs is ${timeoutMs}: must be above 0, and ${LONGEST_TIMEOUT_MS} at most`);
+    }
     if (!(retries >= 0)) throw new RangeError(`retries is ${retries}: must be 0 or more`);
+    if (!/^[\x20-\x7e]*$/.test(token)) throw new RangeError("token holds characters that no header may have");
     const url = new URL(`${tls ? "https" : "http"}://${target}`);
     if (token && !tls && !isLoopback(url.hostname)) {
       throw new Error(`a token is not sent in plaintext to ${target}: give tls`);
@@ -109,8 +115,9 @@ export class Client {
     this.#transport = createGrpcTransport({ baseUrl: url.origin, sessionManager: this.#session });
   }
 
-  /** Closes the connection. */
+  /** Closes the connection; later calls are rejected. */
   close(): void {
+    this.#closed = true;
     this.#session.abort();
   }
 
@@ -184,6 +191,7 @@ export class Client {
     const message = repeatable(method.input, request);
     const deadline = performance.now() + this.#timeoutMs;
     for (let retry = 0; ; retry++) {
+      if (this.#closed) throw new Error("the client is closed");
       try {
         // Whole milliseconds: grpc-timeout knows no fractions.
         const left = Math.max(Math.ceil(deadline - performance.now()), 1);
