@@ -104,8 +104,7 @@ def _configure(
             events.append(_logged(file.settings.id, event, at_us))
         assert configuration.settings is not None, "the file has settings"
         if changed:
-            # What the log alone says has been served like that: a policy that was taken back, or an import, may have
-            # brought a baseline that is retired.
+            # What the log alone says has been served like that: an import may have brought a baseline that is retired.
             require_sound(configuration, configuration.settings)
     if events:
         append(events)

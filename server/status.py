@@ -65,7 +65,7 @@ def tell(context: "grpc.aio.ServicerContext[object, object]", error: Exception) 
     the error.
     """
     status = status_of(error)
-    context.set_code(next(code for code in grpc.StatusCode if code.value[0] == status.code))
+    context.set_code(code_of(error))
     context.set_details(status.message)
     context.set_trailing_metadata(((_DETAILS, status.SerializeToString()),))
 

@@ -28,6 +28,11 @@ def credentials_of(
     return credentials
 
 
+def may_be_token(token: str) -> bool:
+    """Whether a header may carry it; grpc would quote another in its complaint."""
+    return token.isascii() and token.isprintable()
+
+
 def metadata(token: str) -> tuple[tuple[str, str], ...]:
     """What goes with every call."""
     return (("authorization", f"Bearer {token}"),) if token else ()

@@ -50,8 +50,7 @@ class _Settings:
             raise ValueError(f"timeout_seconds is {self.timeout_seconds}: must be above 0")
         if self.retries < 0:
             raise ValueError(f"retries is {self.retries}: must be 0 or more")
-        # Refused here, for grpc would quote it in its complaint.
-        if not self.token.isascii() or not self.token.isprintable():
+        if not channels.may_be_token(self.token):
             raise ValueError("token holds characters that no header may have")
 
     @property

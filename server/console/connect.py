@@ -30,7 +30,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 def token(asked: argparse.Namespace) -> str:
     """The bearer token; empty: none. Raises InvalidInput where it cannot be one, without quoting it."""
     given = str(asked.token or os.environ.get(_TOKEN_VARIABLE, ""))
-    if not given.isascii() or not given.isprintable():
+    if not channels.may_be_token(given):
         raise InvalidInput("--token", f"it, or {_TOKEN_VARIABLE}, holds characters that no token has")
     return given
 

@@ -2,7 +2,6 @@
 
 import platform
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from importlib import metadata
 from typing import TypeAlias, get_args
 
 from aiohttp import web
@@ -14,6 +13,7 @@ from server.auth.grants import Scope
 from server.dashboard.keeping import Keeping
 from server.engine import Engine
 from server.guard import Guard
+from server.release import RELEASE
 from server.routers import Router
 from server.store.protocol import EventReader
 from server.telemetry.counts import Counts
@@ -45,7 +45,7 @@ class Scrape:
         self._keeping = keeping
         self._healthy = healthy
         self._page = Page()
-        self._build = metadata.version("pointsman"), platform.python_version()
+        self._build = RELEASE, platform.python_version()
 
     async def answer(self, _: web.Request) -> web.Response:
         """Answers a request of a caller who may read every router. Raises Forbidden."""
